@@ -1,0 +1,86 @@
+# The one way into this repository. Every target makes its own virtual environment: nothing to install first but
+# python3 (3.11 or later), python3-venv and make.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# A target that can use more than one core does; JOBS=0 runs tests in one process.
+JOBS ?= auto
+
+PLUGINS := intel mellanox mock solarflare
+PLUGIN_DIRS := $(addprefix plugins/,$(PLUGINS))
+METADATA := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGIN_DIRS))
+EDITABLE_PLUGINS := $(addprefix -e ,$(PLUGIN_DIRS))
+TYPED := nicoffload $(foreach p,$(PLUGINS),plugins/$(p)/nicoffload_$(p))
+PYTEST := $(PY) -m pytest
+
+# Editable installs name this folder: an environment that was copied with the tree would run the original's code.
+ifneq ($(file <$(VENV)/.stamp-root),$(CURDIR))
+$(shell rm -f $(VENV)/.stamp-*)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench golden clean
+.DELETE_ON_ERROR:
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.stamp-run  ## Place the flows of a real capture on an emulated NIC, and write a report
+	@mkdir -p build/demo
+	@$(VENV)/bin/flexivoffload replay examples/captures/office.pcap.gz --nic mock:sfn5122f \
+	    --policy examples/policies/office.yaml --vms examples/captures/office.vms.json --html build/demo/report.html
+
+test: $(VENV)/.stamp-dev  ## Run every test
+	@echo "test: every test of tests/ and plugins/*/tests"
+	@$(PYTEST) -n $(JOBS)
+
+check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests and the doctests
+	@echo "check: ruff"
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@echo "check: mypy --strict"
+	@$(PY) -m mypy $(TYPED) $(wildcard examples/*.py)
+	@echo "check: import contracts"
+	@$(VENV)/bin/lint-imports
+	@echo "check: fast tests"
+	@$(PYTEST) -n $(JOBS) -m "not slow"
+	@echo "check: doctests"
+	@$(PYTEST) -q -p no:randomly --doctest-modules nicoffload
+
+docs: $(VENV)/.stamp-dev  ## Build the documentation into build/docs; a warning is an error
+	@echo "docs: building build/docs/index.html"
+	@$(PY) -m sphinx -q -n -T -W --keep-going docs build/docs
+
+bench: $(VENV)/.stamp-dev  ## Measure; print the figures and write build/bench.json
+	@mkdir -p build
+	@$(PY) tests/bench/run.py
+
+golden: $(VENV)/.stamp-dev  ## Rewrite the golden files; review the diff
+	@$(PYTEST) --golden
+
+clean:  ## Remove the environment and all that was built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The build backend goes in first, so that five editable installs need no five build environments.
+$(VENV)/.stamp-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "nicoffload needs Python 3.11 or later; run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "set-up: making $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) \
+	    || { echo "python3 can't make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt hatchling editables
+	@printf %s '$(CURDIR)' > $(VENV)/.stamp-root
+	@touch $@
+
+INSTALL = $(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation -c constraints.txt
+
+$(VENV)/.stamp-run: $(METADATA) | $(VENV)/.stamp-venv
+	@echo "set-up: installing nicoffload, its plugins and what the report needs"
+	@$(INSTALL) -e '.[report]' $(EDITABLE_PLUGINS)
+	@touch $@
+
+$(VENV)/.stamp-dev: $(METADATA) | $(VENV)/.stamp-venv
+	@echo "set-up: installing nicoffload, its plugins and the tools that check them (a minute or two)"
+	@$(INSTALL) -e '.[dev,docs,report,test]' $(EDITABLE_PLUGINS)
+	@touch $@ $(VENV)/.stamp-run
