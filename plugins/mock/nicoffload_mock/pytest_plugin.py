@@ -1,0 +1,1 @@
+"""Pytest fixtures that give a test its own emulated NIC."""
