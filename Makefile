@@ -33,7 +33,7 @@ demo: $(VENV)/.stamp-run  ## Place the flows of a real capture on an emulated NI
 
 test: $(VENV)/.stamp-dev  ## Run every test
 	@echo "test: every test of tests/ and plugins/*/tests"
-	@$(PYTEST) -n $(JOBS)
+	@$(PYTEST) -n $(JOBS) --dist loadgroup
 
 check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests and the doctests
 	@echo "check: ruff"
@@ -44,12 +44,13 @@ check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests 
 	@echo "check: import contracts"
 	@$(VENV)/bin/lint-imports
 	@echo "check: fast tests"
-	@$(PYTEST) -n $(JOBS) -m "not slow"
+	@$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow"
 	@echo "check: doctests"
 	@$(PYTEST) -q -p no:randomly --doctest-modules nicoffload
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into build/docs; a warning is an error
 	@echo "docs: building build/docs/index.html"
+	@rm -rf docs/reference/api
 	@$(PY) -m sphinx -q -n -T -W --keep-going docs build/docs
 
 bench: $(VENV)/.stamp-dev  ## Measure; print the figures and write build/bench.json
@@ -60,7 +61,7 @@ golden: $(VENV)/.stamp-dev  ## Rewrite the golden files; review the diff
 	@$(PYTEST) --golden
 
 clean:  ## Remove the environment and all that was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist docs/reference/api .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The build backend goes in first, so that five editable installs need no five build environments.
 $(VENV)/.stamp-venv:
