@@ -42,7 +42,7 @@ check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests 
 	@echo "check: mypy --strict"
 	@$(PY) -m mypy $(TYPED) $(wildcard examples/*.py)
 	@echo "check: import contracts"
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 	@echo "check: fast tests"
 	@$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow"
 	@echo "check: doctests"

@@ -35,10 +35,22 @@ default_role = "code"  # `name` in a docstring is code, as in Markdown
 nitpicky = True
 # The build needs no network, so there is no inventory (intersphinx) of what others document.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(abc|argparse|array|asyncio|collections|contextlib|dataclasses|datetime|enum|functools|io|ipaddress)(\..*)?"),
-    (r"py:.*", r"(importlib|itertools|json|os|pathlib|random|sqlite3|struct|threading|types|typing|uuid)(\..*)?"),
-    (r"py:.*", r"(dpkt|jinja2|jsonschema|matplotlib|np|numpy|pluggy|pytest|pyroute2|pyudev|rich|yaml)(\..*)?"),
+    (
+        r"py:.*",
+        r"(abc|argparse|array|asyncio|collections|contextlib|dataclasses|datetime|enum|functools|io|ipaddress)(\..*)?",
+    ),
+    (
+        r"py:.*",
+        r"(importlib|itertools|json|os|pathlib|random|sqlite3|struct|threading|types|typing|uuid)(\..*)?",
+    ),
+    (
+        r"py:.*",
+        r"(dpkt|jinja2|jsonschema|matplotlib|np|numpy|pluggy|pytest|pyroute2|pyudev|rich|yaml)(\..*)?",
+    ),
     # Standard library classes that a signature names without their module.
-    (r"py:class", r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|UUID)"),
+    (
+        r"py:class",
+        r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|UUID)",
+    ),
     (r"py:class", r"(IPv[46](Address|Network)|NDArray|ndarray|optional)"),
 ]

@@ -39,8 +39,12 @@ class Golden:
     def check_text(self, path: str | Path, actual: str) -> None:
         """Fail unless the file holds exactly this text, in UTF-8."""
         target = self.root / path
-        if not self.rewrite and target.exists():  # compared as text, so that pytest shows a readable difference
-            assert actual == target.read_text("utf-8"), f"{target} differs; if the change is meant: make golden"
+        if (
+            not self.rewrite and target.exists()
+        ):  # compared as text, so that pytest shows a readable difference
+            assert actual == target.read_text("utf-8"), (
+                f"{target} differs; if the change is meant: make golden"
+            )
         else:
             self.check_bytes(path, actual.encode())
 
@@ -66,9 +70,13 @@ class SkipBudget:
 
     def faults(self) -> list[str]:
         """Return what is wrong with the skips of this run; nothing where all is well."""
-        found = [f"{nodeid}: skipped without a reason" for nodeid, reason in self.reasons if reason in _NO_REASON]
+        found = [
+            f"{nodeid}: skipped without a reason" for nodeid, reason in self.reasons if reason in _NO_REASON
+        ]
         if len(self.reasons) > self.budget:
-            found.append(f"{len(self.reasons)} skips, and the budget is {self.budget} (skip_budget, pyproject.toml)")
+            found.append(
+                f"{len(self.reasons)} skips, and the budget is {self.budget} (skip_budget, pyproject.toml)"
+            )
         return found
 
     @pytest.hookimpl(trylast=True)
@@ -92,7 +100,9 @@ def _reason(longrepr: object) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", action="store_true", help="rewrite the golden files rather than compare with them")
+    parser.addoption(
+        "--golden", action="store_true", help="rewrite the golden files rather than compare with them"
+    )
     parser.addini("skip_budget", "most skips that a run may have", default="0")
 
 

@@ -20,7 +20,9 @@ def test_each_has_title_status_and_the_three_parts(repo_root):
     for path in records(repo_root):
         text = path.read_text("utf-8")
         assert text.startswith(f"# {int(path.name[:4])}. "), f"{path.name}: the title starts with the number"
-        assert re.search(r"^Status: (accepted|superseded by \d{4})$", text, re.M), f"{path.name}: no status"
+        assert re.search(r"^Status: (accepted|superseded by \d{4})$", text, re.MULTILINE), (
+            f"{path.name}: no status"
+        )
         for part in ("Context", "Decision", "Consequences"):
             assert f"\n## {part}\n" in text, f"{path.name}: no part called {part}"
 
@@ -28,4 +30,6 @@ def test_each_has_title_status_and_the_three_parts(repo_root):
 def test_each_has_its_line_in_the_index(repo_root):
     index = (repo_root / "docs/adr/index.md").read_text("utf-8")
     for path in records(repo_root):
-        assert re.search(rf"^{path.stem}$", index, re.M), f"docs/adr/index.md does not list {path.stem}"
+        assert re.search(rf"^{path.stem}$", index, re.MULTILINE), (
+            f"docs/adr/index.md does not list {path.stem}"
+        )

@@ -13,15 +13,20 @@ def family(base: type[errors.NicOffloadError]) -> list[type[errors.NicOffloadErr
 
 def test_every_error_has_its_row_with_code_and_exit_code(repo_root):
     page = (repo_root / "docs/reference/errors.md").read_text("utf-8")
-    rows = {(m[1], m[2], int(m[3])) for m in re.finditer(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \|", page, re.M)}
+    rows = {
+        (m[1], m[2], int(m[3]))
+        for m in re.finditer(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
+    }
     ours = {kind for kind in family(errors.NicOffloadError) if kind.__module__ == errors.__name__}
     assert rows == {(kind.__name__, kind.code, kind.exit_code) for kind in ours}
 
 
 def test_every_make_target_is_documented(repo_root):
-    targets = set(re.findall(r"^([a-z]+):.*##", (repo_root / "Makefile").read_text("utf-8"), re.M)) - {"help"}
+    targets = set(
+        re.findall(r"^([a-z]+):.*##", (repo_root / "Makefile").read_text("utf-8"), re.MULTILINE)
+    ) - {"help"}
     page = (repo_root / "docs/reference/make.md").read_text("utf-8")
-    assert set(re.findall(r"^\| `make ([a-z]+)`", page, re.M)) == targets
+    assert set(re.findall(r"^\| `make ([a-z]+)`", page, re.MULTILINE)) == targets
 
 
 def test_nothing_committed_names_a_path_of_a_machine(repo_root):

@@ -28,7 +28,10 @@ def run(repo_root: Path, tmp_path: Path, source: str, *args: str) -> subprocess.
     [
         ("import pytest\n@pytest.mark.skip\ndef test_a(): pass\n", "skipped without a reason"),
         ("import pytest\ndef test_a(): pytest.skip()\n", "skipped without a reason"),
-        ("import pytest\ndef test_a(): pytest.skip('dull')\ndef test_b(): pytest.skip('dull')\n", "the budget is 1"),
+        (
+            "import pytest\ndef test_a(): pytest.skip('dull')\ndef test_b(): pytest.skip('dull')\n",
+            "the budget is 1",
+        ),
     ],
 )
 def test_a_skip_that_breaks_the_rules_fails_the_run(repo_root, tmp_path, source, fault):
@@ -38,7 +41,9 @@ def test_a_skip_that_breaks_the_rules_fails_the_run(repo_root, tmp_path, source,
 
 
 def test_a_skip_with_a_reason_is_shown_and_passes(repo_root, tmp_path):
-    done = run(repo_root, tmp_path, "import pytest\ndef test_a(): pytest.skip('no such NIC')\ndef test_b(): pass\n")
+    done = run(
+        repo_root, tmp_path, "import pytest\ndef test_a(): pytest.skip('no such NIC')\ndef test_b(): pass\n"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no such NIC" in done.stdout
     assert "FAULT" not in done.stdout

@@ -73,7 +73,9 @@ def test_the_rule_above_can_fail(line):
     assert private_imports(ast.parse(line), OWN)
 
 
-@pytest.mark.parametrize("line", ["from nicoffload.model import Match", "from . import ledger", "import numpy"])
+@pytest.mark.parametrize(
+    "line", ["from nicoffload.model import Match", "from . import ledger", "import numpy"]
+)
 def test_the_rule_above_can_pass(line):
     assert not private_imports(ast.parse(line), OWN)
 

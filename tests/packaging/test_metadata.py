@@ -17,7 +17,7 @@ def project(path):
 def test_every_plugin_folder_is_known_to_make_and_to_this_test(repo_root):
     folders = sorted(p.parent.name for p in repo_root.glob("plugins/*/pyproject.toml"))
     assert folders == PLUGINS
-    listed = re.search(r"^PLUGINS := (.*)$", (repo_root / "Makefile").read_text("utf-8"), re.M)
+    listed = re.search(r"^PLUGINS := (.*)$", (repo_root / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert listed
     assert listed[1].split() == PLUGINS
 
@@ -39,6 +39,9 @@ def test_constraints_pin_all_that_is_declared(repo_root):
         if "==" in line
     }
     core = project(repo_root)
-    declared = [*core["dependencies"], *(r for extra in core["optional-dependencies"].values() for r in extra)]
+    declared = [
+        *core["dependencies"],
+        *(r for extra in core["optional-dependencies"].values() for r in extra),
+    ]
     names = {re.split(r"[><=!~\[; ]", requirement)[0].lower() for requirement in declared}
     assert names - pinned == set()

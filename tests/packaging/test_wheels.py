@@ -75,13 +75,24 @@ def installed(repo_root, tmp_path_factory):
     # The core by way of its source distribution: what a packager of a Linux distribution does.
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", work, repo_root)
     for name in PLUGINS:
-        call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", work, repo_root / "plugins" / name)
+        call(
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--wheel",
+            "--outdir",
+            work,
+            repo_root / "plugins" / name,
+        )
     wheels = {path.name.split("-")[0]: path for path in work.glob("*.whl")}
     assert sorted(wheels) == ["nicoffload", *(f"nicoffload_{name}" for name in PLUGINS)]
 
     venv.create(work / "env", with_pip=False, symlinks=True)
     env_python = work / "env/bin/python"
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(work / "env"), "platbase": str(work / "env")}))
+    site = Path(
+        sysconfig.get_path("purelib", vars={"base": str(work / "env"), "platbase": str(work / "env")})
+    )
     requires = {
         Requirement(line).name
         for path in wheels.values()
@@ -144,7 +155,9 @@ def test_a_plugin_holds_its_profiles_and_types(repo_root, installed, name):
 
 
 def test_the_installed_package_is_the_one_in_the_wheel(installed):
-    where = installed.run("python", "-c", "import nicoffload.errors; print(nicoffload.errors.__file__)").strip()
+    where = installed.run(
+        "python", "-c", "import nicoffload.errors; print(nicoffload.errors.__file__)"
+    ).strip()
     assert Path(where).is_relative_to(installed.bin_dir.parent)
 
 

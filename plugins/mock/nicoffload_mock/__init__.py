@@ -1,1 +1,1 @@
-"""An emulated NIC that takes on any installed profile, for testing without hardware or root, as a plugin of nicoffload."""
+"""An emulated NIC that takes on any installed profile, for testing without hardware or root: a plugin of nicoffload."""
