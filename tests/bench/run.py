@@ -1,0 +1,185 @@
+"""Measure what the project promises, as ratios against a peer in one run where there is one.
+
+Prints each figure and writes them to build/bench.json as one flat object. Nothing here asserts: a figure is for
+people to judge, on a machine that they know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+import workload  # noqa: E402  (the folder is no package: it is run as a script)
+
+Figures = dict[str, float]
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it printed."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def bench_import(runs: int = 9) -> Figures:
+    """Compare importing the SDK (with what a first program names) with importing pyroute2."""
+    timed = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+    ours = timed.format("from nicoffload import FlowRule, Match, ToVf, open_nic")
+    peer = timed.format("import pyroute2")
+    pairs = [(float(run_python(ours)), float(run_python(peer))) for _ in range(runs + 1)][1:]
+    loaded = run_python(
+        "import sys; from nicoffload import FlowRule, Match, ToVf, open_nic\n"
+        "print(*sorted({'pyroute2', 'pyudev', 'jsonschema', 'sqlite3', 'numpy', 'pluggy'} & set(sys.modules)))"
+    ).split()
+    return {
+        "import_ms": 1000 * statistics.median(a for a, _ in pairs),
+        "import_over_pyroute2": statistics.median(a / b for a, b in pairs),
+        "import_heavy_modules": len(loaded),
+    }
+
+
+def bench_compile(rules: int = 100_000) -> Figures:
+    """Lower five-tuple rules to a NIC with exact filters and to one with free masks; report the slower."""
+    from nicoffload import load_registry, open_nic
+    from nicoffload.compiler import Compiler, Refusal
+
+    registry = load_registry()
+    made = workload.five_tuple_rules(rules)
+    worst = 0.0
+    for name in (f"mock:mlx5,rows.flower_fdb={rules}", f"mock:sfn5122f,rows.rx_ip={2 * rules}"):
+        with open_nic(name, registry=registry) as nic:
+            tables = nic.tables()
+        times = []
+        for _ in range(3):
+            compiler = Compiler(tables, vfs=8)
+            start = time.perf_counter()
+            verdicts = compiler.place_many(made)
+            times.append(time.perf_counter() - start)
+            refused = sum(isinstance(verdict, Refusal) for verdict in verdicts)
+            if refused:
+                raise RuntimeError(f"{name} refused {refused} rules of the benchmark")
+        worst = max(worst, statistics.median(times))
+    return {"compile_us_per_rule": worst / rules * 1e6}
+
+
+def bench_nic(rules: int = 10_000) -> Figures:
+    """Compare adding rules through `open_nic` (journal and read-back included) with calling the driver alone."""
+    from nicoffload import load_registry, open_nic
+    from nicoffload.compiler import Compiler
+
+    registry = load_registry()
+    made = workload.five_tuple_rules(rules)
+    name = f"mock:mlx5,rows.flower_fdb={rules}"
+    ratios, per_rule = [], []
+    for _ in range(3):
+        driver = registry.open(name)
+        filters = driver.flow_filters
+        if filters is None:
+            raise RuntimeError(f"{name} has no flow filters")
+        placements = Compiler(filters.tables(), vfs=8).place_many(made)
+        start = time.perf_counter()
+        filters.create_many(placements)  # type: ignore[arg-type]  # none was refused: compile_us_per_rule saw to it
+        alone = time.perf_counter() - start
+        driver.close()
+        with open_nic(name, registry=registry) as nic:
+            start = time.perf_counter()
+            nic.add_flows(made)
+            whole = time.perf_counter() - start
+        ratios.append(whole / alone)
+        per_rule.append(whole / rules * 1e6)
+    return {
+        "mock_nic_over_driver": statistics.median(ratios),
+        "mock_nic_us_per_rule": statistics.median(per_rule),
+    }
+
+
+def replay(capture: Path, work: Path) -> tuple[float, float]:
+    """Replay a capture in a process of its own on one core; return seconds and peak RSS in MiB."""
+    # RSS is read in the child: wait4 of a parent would also count what the fork had mapped.
+    code = (
+        "import os, resource, sys\n"
+        "os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
+        "from nicoffload.cli.flexiv import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    arguments = ["replay", str(capture), "--nic", "mock:sfn5122f", "--json"]
+    arguments += ["--policy", str(ROOT / "examples/policies/office.yaml")]
+    start = time.perf_counter()
+    with (work / "report.json").open("w") as report:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            check=True,
+            stdout=report,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    seconds = time.perf_counter() - start
+    return seconds, int(done.stderr.split()[-1]) / 1024
+
+
+def bench_replay(packets: int = 1_000_000) -> Figures:
+    """Replay captures of 1,000 flows, from process start to report, and see how memory grows with their length."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        short, long = work / "short.pcap", work / "long.pcap"
+        workload.write_capture(short, packets=packets, flows=1000)
+        workload.write_capture(long, packets=3 * packets, flows=1000)
+        runs = [replay(short, work) for _ in range(3)]
+        long_s, long_mib = replay(long, work)
+        peer = workload.count_with_dpkt(short, packets=packets // 5)
+        read = workload.count_with_reader(short)
+    short_s = statistics.median(seconds for seconds, _ in runs)
+    short_mib = statistics.median(mib for _, mib in runs)
+    return {
+        "replay_pps": packets / short_s,
+        "replay_long_pps": 3 * packets / long_s,
+        "replay_rss_mb": short_mib,
+        "replay_rss_growth_mb_per_million_packets": (long_mib - short_mib) / (2 * packets / 1e6),
+        "capture_read_pps": read,
+        "capture_read_over_dpkt": read / peer,
+    }
+
+
+BENCHES: dict[str, Callable[[], Figures]] = {
+    "import": bench_import,
+    "compile": bench_compile,
+    "nic": bench_nic,
+    "replay": bench_replay,
+}
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHES, []], help="which to run; all where none is named"
+    )
+    names = parser.parse_args().names or list(BENCHES)
+    target = ROOT / "build" / "bench.json"
+    target.parent.mkdir(exist_ok=True)
+    figures: Figures = json.loads(target.read_text()) if target.exists() and len(names) < len(BENCHES) else {}
+    for name in names:
+        print(f"bench: {name}", file=sys.stderr, flush=True)
+        found = BENCHES[name]()
+        for key, value in found.items():
+            print(f"{key:44} {value:>14,.3f}", flush=True)
+        figures.update({key: round(value, 4) for key, value in found.items()})
+    figures["cores"] = len(os.sched_getaffinity(0))
+    target.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    print(f"written: {target.relative_to(ROOT)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
