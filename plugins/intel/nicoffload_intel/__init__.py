@@ -1,1 +1,28 @@
 """NIC profiles of Intel adapters (igb, ixgbe, i40e, ice), as a plugin of nicoffload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from nicoffload.hookspecs import PluginDescription, hookimpl
+
+
+@hookimpl
+def nicoffload_describe() -> PluginDescription:
+    """Return who this plugin is."""
+    return PluginDescription(
+        name="intel",
+        title="Intel (igb, ixgbe, i40e, ice): NIC profiles; brings no driver",
+        api_version=1,
+    )
+
+
+@hookimpl
+def nicoffload_profiles() -> Sequence[Traversable]:
+    """Return the NIC profiles, by name."""
+    folder = files(__name__).joinpath("profiles")
+    return sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
+    )
