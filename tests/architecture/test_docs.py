@@ -21,6 +21,17 @@ def test_every_error_has_its_row_with_code_and_exit_code(repo_root):
     assert rows == {(kind.__name__, kind.code, kind.exit_code) for kind in ours}
 
 
+def test_every_module_of_the_sdk_is_in_the_reference(repo_root):
+    page = (repo_root / "docs/reference/index.md").read_text("utf-8")
+    children = {
+        path.stem
+        for path in (repo_root / "nicoffload").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    children = {name for name in children if not name.startswith("_")} - {"cli"}
+    assert children - set(re.findall(r"^   nicoffload\.(\w+)$", page, re.MULTILINE)) == set()
+
+
 def test_every_make_target_is_documented(repo_root):
     targets = set(
         re.findall(r"^([a-z]+):.*##", (repo_root / "Makefile").read_text("utf-8"), re.MULTILINE)
