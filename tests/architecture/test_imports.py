@@ -12,10 +12,8 @@ PUBLIC = {
     "nicoffload",
     "nicoffload.errors",
     "nicoffload.model",
-    "nicoffload.nic",
     "nicoffload.packets",
     "nicoffload.profiles",
-    "nicoffload.schema",
 }
 """What FlexivOffload may use of the SDK: the same that anybody may."""
 
