@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from nicoffload.errors import InvalidRequestError
@@ -114,7 +115,9 @@ class PushVlan:
         check_range("vid", self.vid, 0, 4095, "/actions")
         check_range("pcp", self.pcp, 0, 7, "/actions")
         if self.tpid not in (0x8100, 0x88A8):
-            raise InvalidRequestError(f"VLAN protocol {self.tpid:#x} is neither 0x8100 nor 0x88a8", path="/actions")
+            raise InvalidRequestError(
+                f"VLAN protocol {self.tpid:#x} is neither 0x8100 nor 0x88a8", path="/actions"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +159,9 @@ class SetField:
         if spec is None:
             raise InvalidRequestError(f"no such field: {self.field!r}", path="/actions")
         if self.value.mask > spec.full_mask:
-            raise InvalidRequestError(f"the value does not fit {spec.bits} bits", path=f"/actions/{self.field}")
+            raise InvalidRequestError(
+                f"the value does not fit {spec.bits} bits", path=f"/actions/{self.field}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +181,6 @@ class TunnelSet:
     tp_dst: int = 4789
 
     def __post_init__(self) -> None:
-        import ipaddress
-
         check_range("tun_id", self.tun_id, 0, 0xFFFFFF, "/actions")
         check_range("tp_dst", self.tp_dst, 1, 0xFFFF, "/actions")
         try:

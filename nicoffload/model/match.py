@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model.fields import ETH_P_IP, ETH_P_IPV6, FIELDS, Kind
@@ -51,7 +54,9 @@ class PortRange:
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last <= 0xFFFF:
-            raise InvalidRequestError(f"{self.first}-{self.last} is no range of ports (0 to 65535, low to high)")
+            raise InvalidRequestError(
+                f"{self.first}-{self.last} is no range of ports (0 to 65535, low to high)"
+            )
 
 
 FieldValue = Masked | PortRange
@@ -59,11 +64,13 @@ FieldInput = Masked | PortRange | int | str
 """What `Match.of` takes for a field: an int or text for an exact value, ``10.0.0.0/8``, ``0x2/0x3``, ``1000-2000``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not the generated __eq__ and __hash__: they look at 28 fields, and shape and values say all.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Match:
     """Header fields that a packet must have; a field that is None matches anything.
 
-    `Match.of` is the convenient way to make one: it takes text and fills in what a field implies.
+    `Match.of` is the convenient way to make one: it takes text and fills in what a field implies. A range of one port
+    becomes that port, so that equal matches are equal.
 
     Raises:
         InvalidRequestError: A value does not fit its field, or a field lacks what it needs (a port without a
@@ -99,42 +106,49 @@ class Match:
     tun_ipv6_dst: FieldValue | None = None
     tun_tp_dst: FieldValue | None = None
     # Kept so that compiling 100,000 rules does not look at 28 fields each.
-    shape: Shape = field(init=False, repr=False, compare=False, default=())
-    values: tuple[int | tuple[int, int], ...] = field(init=False, repr=False, compare=False, default=())
+    shape: Shape = field(init=False, repr=False, default=())
+    values: tuple[int | tuple[int, int], ...] = field(init=False, repr=False, default=())
 
-    def __post_init__(self) -> None:
-        shape: list[tuple[str, int]] = []
-        values: list[int | tuple[int, int]] = []
-        for name in FIELDS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            self._check(name, value)
-            if isinstance(value, PortRange):
-                shape.append((name, RANGE_MASK))
-                values.append((value.first, value.last))
-            else:
-                shape.append((name, value.mask))
-                values.append(value.value)
-        object.__setattr__(self, "shape", tuple(shape))
-        object.__setattr__(self, "values", tuple(values))
+    # The generated __init__ is what a type checker sees. This one, in its place, costs half: it looks at the fields
+    # that are given, and checks each combination of fields and masks once.
+    if not TYPE_CHECKING:
 
-    def _check(self, name: str, value: FieldValue) -> None:
-        spec = FIELDS[name]
-        path = f"/match/{name}"
-        if isinstance(value, PortRange):
-            if spec.kind is not Kind.PORT:
-                raise InvalidRequestError("only ports take a range", path=path, hint="give a value and a mask")
-        elif value.mask > spec.full_mask:
-            raise InvalidRequestError(f"does not fit {spec.bits} bits", path=path)
-        for needed, allowed in spec.needs.items():
-            other = getattr(self, needed)
-            exact = isinstance(other, Masked) and other.mask == FIELDS[needed].full_mask
-            if not exact or other.value not in allowed:
-                names = " or ".join(f"{number:#06x}" if needed == "eth_type" else str(number) for number in allowed)
-                raise InvalidRequestError(
-                    f"means nothing unless {needed} is {names}", path=path, hint="name the protocol: tcp, udp6, icmp"
-                )
+        def __init__(self, **fields: FieldValue | None) -> None:
+            layout = _layout(tuple(fields))
+            for clear in layout.clear:
+                clear(self, None)
+            shape: list[tuple[str, int]] = []
+            values: list[int | tuple[int, int]] = []
+            eth_type = ip_proto = -1
+            for name, exact, put in layout.given:
+                value = fields[name]
+                if type(value) is Masked:
+                    number, mask = value.value, value.mask
+                elif value is None:
+                    put(self, None)
+                    continue
+                else:
+                    value, number, mask = _range(name, value)
+                put(self, value)
+                values.append(number)
+                if mask != exact[1]:
+                    shape.append((name, mask))
+                    continue
+                shape.append(exact)
+                if name == "eth_type":
+                    eth_type = number
+                elif name == "ip_proto":
+                    ip_proto = number
+            _set_shape(self, _checked_shape(tuple(shape), eth_type, ip_proto))
+            _set_values(self, tuple(values))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Match:
+            return NotImplemented
+        return self.values == other.values and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.values))
 
     @classmethod
     def of(cls, **fields: FieldInput | None) -> Match:
@@ -147,16 +161,22 @@ class Match:
         Raises:
             InvalidRequestError: No such field, or a value that does not fit it.
         """
-        parsed: dict[str, FieldValue | None] = {}
+        parsed: dict[str, Any] = {}
         for name, given in fields.items():
-            if name not in FIELDS:
-                known = ", ".join(FIELDS)
-                raise InvalidRequestError("no such match field", path=f"/match/{name}", hint=f"one of: {known}")
-            parsed[name] = None if given is None else _as_value(name, given)
-        if parsed.get("eth_type") is None:
-            implied = _implied_eth_type(parsed)
-            if implied is not None:
-                parsed["eth_type"] = Masked(implied, 0xFFFF)
+            if type(given) is int and 0 <= given <= _FULL_MASK.get(name, -1):
+                value = _new(Masked)
+                _set_value(value, given)
+                _set_mask(value, _FULL_MASK[name])
+                parsed[name] = value
+            elif given is not None and (parsed_value := field_value(name, given)) is not None:
+                parsed[name] = parsed_value
+            elif name not in FIELDS:
+                raise _no_field(name)
+        if "eth_type" not in parsed:
+            if "ipv4_src" in parsed or "ipv4_dst" in parsed:
+                parsed["eth_type"] = _IS_IPV4
+            elif "ipv6_src" in parsed or "ipv6_dst" in parsed:
+                parsed["eth_type"] = _IS_IPV6
         return cls(**parsed)
 
     def items(self) -> tuple[tuple[str, FieldValue], ...]:
@@ -165,33 +185,136 @@ class Match:
 
     def replace(self, **fields: FieldValue | None) -> Match:
         """Return a copy with some fields changed (None: matches anything)."""
-        return dataclasses.replace(self, **fields)
+        kept: dict[str, Any] = dict(self.items())
+        return Match(**(kept | fields))
 
 
-def _implied_eth_type(parsed: Mapping[str, FieldValue | None]) -> int | None:
-    present = {name for name, value in parsed.items() if value is not None}
-    if present & {"ipv4_src", "ipv4_dst"}:
-        return ETH_P_IP
-    if present & {"ipv6_src", "ipv6_dst"}:
-        return ETH_P_IPV6
-    return None
+def field_value(name: str, given: FieldInput) -> FieldValue | None:
+    """Return what a field is compared with, from a plain value; None where the mask is all zeros.
 
+    Args:
+        name: Field, a key of `FIELDS`.
+        given: As `Match.of` takes it.
 
-def _as_value(name: str, given: FieldInput) -> FieldValue | None:
-    spec = FIELDS[name]
+    Raises:
+        InvalidRequestError: No such field, or the value does not fit it.
+    """
+    spec = FIELDS.get(name)
+    if spec is None:
+        raise _no_field(name)
     if isinstance(given, Masked | PortRange):
         return given
-    if isinstance(given, bool):
-        raise InvalidRequestError("takes a number or text, not true or false", path=f"/match/{name}")
     if isinstance(given, str):
-        if spec.kind is Kind.PORT and "-" in given:
+        if spec.kind is Kind.PORT and "-" in given[1:]:
             first, _, last = given.partition("-")
-            bounds = (parse_value(spec, first.strip()), parse_value(spec, last.strip()))
-            low, high = bounds[0][0], bounds[1][0]
-            return Masked(low, spec.full_mask) if low == high else PortRange(low, high)
+            return PortRange(_port(name, first), _port(name, last))
         value, mask = parse_value(spec, given)
     else:
-        value, mask = given, spec.full_mask
-    if value < 0 or value > spec.full_mask or mask > spec.full_mask:
-        raise InvalidRequestError(f"{given} does not fit {spec.bits} bits", path=f"/match/{name}")
-    return Masked(value & mask, mask) if mask else None
+        value, mask = _whole_number(name, given), spec.full_mask
+        if not 0 <= value <= mask:
+            raise InvalidRequestError(f"{given} does not fit {spec.bits} bits", path=f"/match/{name}")
+    return Masked(value, mask) if mask else None
+
+
+def _port(name: str, text: str) -> int:
+    value, mask = parse_value(FIELDS[name], text.strip())
+    if mask != _FULL_MASK[name]:
+        raise InvalidRequestError("a range has no mask", path=f"/match/{name}", hint="write 1000-2000")
+    return value
+
+
+def _whole_number(name: str, given: object) -> int:
+    if not isinstance(given, bool):
+        try:
+            return operator.index(given)  # type: ignore[arg-type]  # a number of NumPy is welcome
+        except TypeError:
+            pass
+    raise InvalidRequestError(f"takes a whole number or text, not {given!r}", path=f"/match/{name}")
+
+
+def _no_field(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        "no such match field", path=f"/match/{name}", hint=f"one of: {', '.join(FIELDS)}"
+    )
+
+
+def _range(name: str, value: object) -> tuple[FieldValue, int | tuple[int, int], int]:
+    """Return a range's field value, number and mask; one port is that port."""
+    if not isinstance(value, PortRange):
+        raise InvalidRequestError(
+            f"{value!r} is neither Masked nor PortRange",
+            path=f"/match/{name}",
+            hint="Match.of takes plain values",
+        )
+    if FIELDS[name].kind is not Kind.PORT:
+        raise InvalidRequestError(
+            "only ports take a range", path=f"/match/{name}", hint="give a value and a mask"
+        )
+    if value.first == value.last:
+        return Masked(value.first, _FULL_MASK[name]), value.first, _FULL_MASK[name]
+    return value, (value.first, value.last), RANGE_MASK
+
+
+@functools.lru_cache(maxsize=4096)
+def _checked_shape(shape: Shape, eth_type: int, ip_proto: int) -> Shape:
+    """Return the shape, one object for all equal ones, when its masks fit and each field has what it needs.
+
+    Args:
+        shape: The fields and their masks.
+        eth_type: Exact value that is matched, -1 for none.
+        ip_proto: Likewise.
+    """
+    matched = {"eth_type": eth_type, "ip_proto": ip_proto}
+    for name, mask in shape:
+        spec = FIELDS[name]
+        if mask > spec.full_mask:
+            raise InvalidRequestError(f"does not fit {spec.bits} bits", path=f"/match/{name}")
+        for needed, allowed in spec.needs.items():
+            if matched[needed] not in allowed:
+                names = " or ".join(
+                    f"{number:#06x}" if needed == "eth_type" else str(number) for number in allowed
+                )
+                raise InvalidRequestError(
+                    f"means nothing unless {needed} is {names}",
+                    path=f"/match/{name}",
+                    hint="name the protocol: tcp, udp6, icmp",
+                )
+    return shape
+
+
+_Put = Callable[[Match, FieldValue | None], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """How to store the fields that a caller names; callers name the same ones again and again.
+
+    Args:
+        given: Each field in printing order: name, name with full mask, setter.
+        clear: Setters of the others.
+    """
+
+    given: tuple[tuple[str, tuple[str, int], _Put], ...]
+    clear: tuple[_Put, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(names: tuple[str, ...]) -> _Layout:
+    if unknown := [name for name in names if name not in FIELDS]:
+        raise _no_field(unknown[0])
+    return _Layout(
+        given=tuple((name, (name, _FULL_MASK[name]), _PUT[name]) for name in FIELDS if name in names),
+        clear=tuple(_PUT[name] for name in FIELDS if name not in names),
+    )
+
+
+# Slots are set through their descriptors: the values are frozen for everybody else.
+_PUT: Mapping[str, _Put] = MappingProxyType({name: getattr(Match, name).__set__ for name in FIELDS})
+_FULL_MASK: Mapping[str, int] = MappingProxyType({name: spec.full_mask for name, spec in FIELDS.items()})
+_set_shape = vars(Match)["shape"].__set__
+_set_values = vars(Match)["values"].__set__
+_set_value = vars(Masked)["value"].__set__
+_set_mask = vars(Masked)["mask"].__set__
+_new = object.__new__
+_IS_IPV4 = Masked(ETH_P_IP, 0xFFFF)
+_IS_IPV6 = Masked(ETH_P_IPV6, 0xFFFF)

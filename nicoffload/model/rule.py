@@ -10,6 +10,7 @@ from nicoffload.model.action import ACTION_NAMES, FATES, Action
 from nicoffload.model.match import Masked, Match
 
 MAX_PRIORITY = 0xFFFF
+_FATE_TYPES = frozenset(kind for kind, name in ACTION_NAMES.items() if name in FATES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +34,26 @@ class FlowRule:
     rule_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def __post_init__(self) -> None:
-        fates = [ACTION_NAMES[type(action)] for action in self.actions if ACTION_NAMES[type(action)] in FATES]
-        if len(fates) != 1:
-            found = " and ".join(fates) if fates else "none"
-            raise InvalidRequestError(
-                f"a rule has exactly one of {', '.join(sorted(FATES))}; found {found}", path="/actions"
-            )
+        fates = 0
+        for action in self.actions:
+            kind = type(action)
+            if kind in _FATE_TYPES:
+                fates += 1
+            elif kind not in ACTION_NAMES:
+                raise InvalidRequestError(
+                    f"{action!r} is no action", path="/actions", hint="see nicoffload.model"
+                )
+        if fates != 1:
+            raise self._fates_error()
         if self.priority is not None and not 0 <= self.priority <= MAX_PRIORITY:
             raise InvalidRequestError(f"{self.priority} is not within 0 to {MAX_PRIORITY}", path="/priority")
+
+    def _fates_error(self) -> InvalidRequestError:
+        names = [ACTION_NAMES[type(action)] for action in self.actions]
+        found = " and ".join(name for name in names if name in FATES) or "none"
+        return InvalidRequestError(
+            f"a rule has exactly one of {', '.join(sorted(FATES))}; found {found}", path="/actions"
+        )
 
     @property
     def direction(self) -> str:

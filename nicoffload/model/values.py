@@ -11,7 +11,9 @@ from nicoffload.errors import InvalidRequestError
 from nicoffload.model.fields import Field, Kind
 
 _MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
-_VF = re.compile(r"vf:(\d+)")
+_VF = re.compile(r"vf:([0-9]{1,5})")
+_NUMBER = re.compile(r"[0-9]{1,39}|0[xX][0-9a-fA-F]{1,32}")
+_PREFIX_LENGTH = re.compile(r"[0-9]{1,3}")
 
 FIRST_VF_PORT = 2
 """Number of the switch port of VF 0; the uplink is 0 and the PF is 1."""
@@ -104,25 +106,24 @@ def _parse_plain(spec: Field, text: str, path: str) -> int:
 
 def _parse_address(spec: Field, text: str, path: str) -> int:
     address = ipaddress.IPv4Address if spec.kind is Kind.IPV4 else ipaddress.IPv6Address
+    name = "IPv4" if spec.kind is Kind.IPV4 else "IPv6"
+    if "%" in text:  # ipaddress would take a scope and lose it
+        raise InvalidRequestError(f"{text!r} has a scope; an address in a packet has none", path=path)
     try:
         return int(address(text))
     except ValueError as cause:
-        name = "IPv4" if spec.kind is Kind.IPV4 else "IPv6"
         raise InvalidRequestError(f"{text!r} is no {name} address", path=path) from cause
 
 
 def _parse_number(text: str, path: str) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError as cause:
-        raise InvalidRequestError(f"{text!r} is no number", path=path, hint="write 80 or 0x50") from cause
-    if value < 0:
-        raise InvalidRequestError(f"{text!r} is negative", path=path)
-    return value
+    if not _NUMBER.fullmatch(text):
+        wrong = "is negative" if text.startswith("-") else "is no number"
+        raise InvalidRequestError(f"{text!r} {wrong}", path=path, hint="write 80 or 0x50")
+    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
 
 
 def _parse_mask(spec: Field, text: str, path: str) -> int:
-    if spec.kind in (Kind.IPV4, Kind.IPV6) and text.isdigit():
+    if spec.kind in (Kind.IPV4, Kind.IPV6) and _PREFIX_LENGTH.fullmatch(text):
         length = int(text)
         if length > spec.bits:
             raise InvalidRequestError(f"/{text} is longer than {spec.bits} bits", path=path)
