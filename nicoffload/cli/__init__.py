@@ -1,0 +1,1 @@
+"""The programs ``nicoffload`` and ``flexivoffload``."""
