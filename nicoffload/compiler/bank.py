@@ -1,0 +1,72 @@
+"""What is taken in the tables at present: rows, slots, masks and matches, one `Bank` for tables that share them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from nicoffload.driver.contract import TableState
+from nicoffload.model import FlowRule, Match, Shape
+
+Copies = dict[object, tuple[FlowRule, ...]]
+"""Rules of one shape, by the values that a driver compares to tell two rules apart."""
+
+
+class Bank:
+    """Rows, slots and masks that some tables share.
+
+    Args:
+        states: The tables of the bank. Their `in_use` is taken as the bank's: rows are shared, so each reports all.
+    """
+
+    def __init__(self, states: Sequence[TableState]) -> None:
+        known = [state.rows for state in states if state.rows is not None]
+        self.rows = min(known) if known else None
+        self.rules = 0
+        self.used = 0
+        self.slots: dict[int, FlowRule] = {}
+        self.masks: Shape | None = None
+        self.input_sets: dict[str, tuple[frozenset[str], int]] = {}
+        self.limited: Counter[tuple[str, str]] = Counter()
+        self.by_table: Counter[str] = Counter()
+        self._reported = max((state.in_use for state in states), default=0)
+        self._copies: dict[Shape, Copies] = {}
+        self._next = 0
+        self._freed: list[int] = []
+
+    def settle(self) -> None:
+        """Believe the tables where they report more rows than the known rules take: the rest is somebody's."""
+        self.used = max(self.used, self._reported)
+
+    def copies_of(self, shape: Shape) -> Copies:
+        """Return the rules of one shape; the same object for as long as the bank lives."""
+        return self._copies.setdefault(shape, {})
+
+    def lowest_free(self) -> int:
+        """Return the lowest slot that nothing is in, without taking it."""
+        while self._freed and self._freed[0] in self.slots:
+            heapq.heappop(self._freed)
+        while self._next in self.slots:
+            self._next += 1
+        return self._freed[0] if self._freed and self._freed[0] < self._next else self._next
+
+    def free_between(self, low: int, high: int) -> Iterator[int]:
+        """Yield the free slots from `low` to `high`, both included."""
+        return (slot for slot in range(low, high + 1) if slot not in self.slots)
+
+    def free_slot(self, slot: int) -> None:
+        """Give a slot back."""
+        if self.slots.pop(slot, None) is not None and slot < self._next:
+            heapq.heappush(self._freed, slot)
+
+
+def overlap(one: Match, other: Match) -> bool:
+    """Tell whether a packet can match both; two ranges or a range and a mask are taken to meet."""
+    for (name, mask), value in zip(one.shape, one.values, strict=True):
+        for (other_name, other_mask), other_value in zip(other.shape, other.values, strict=True):
+            if name != other_name or not isinstance(value, int) or not isinstance(other_value, int):
+                continue
+            if (value ^ other_value) & mask & other_mask:
+                return False
+    return True

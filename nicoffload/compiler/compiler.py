@@ -1,0 +1,334 @@
+"""The compiler: where a rule goes in a NIC, or every reason why it goes nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+
+from nicoffload.compiler.actions import Targets
+from nicoffload.compiler.bank import Bank
+from nicoffload.compiler.ladder import build_ladder
+from nicoffload.compiler.obstacles import obstacles, slot_by_priority
+from nicoffload.compiler.result import OTHER_TABLE, Ladder, Refusal
+from nicoffload.compiler.verdict import Pick, Verdict, key_picker, key_values, make_verdict
+from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
+from nicoffload.errors import Reason
+from nicoffload.model import Action, FlowRule, Shape
+
+_NO_ADDRESSES: Mapping[int, int] = MappingProxyType({})
+_MOST_VERDICTS = 10_000
+"""Kinds of rules that are remembered; beyond, the memory starts anew rather than grow for ever."""
+
+Kind = tuple[object, tuple[Action, ...], bool]
+
+
+class _Kinds:
+    """What is remembered of the rules of one shape."""
+
+    __slots__ = ("pick", "plans")
+
+    def __init__(self, pick: Pick) -> None:
+        self.pick = pick
+        self.plans: dict[Kind, _Plan] = {}
+
+
+class _Plan:
+    """All verdicts on one kind of rule: by table, and those that nothing static speaks against."""
+
+    __slots__ = ("by_table", "fits")
+
+    def __init__(self, by_table: Sequence[Sequence[Verdict]]) -> None:
+        self.by_table = by_table
+        self.fits = tuple(verdict for verdicts in by_table for verdict in verdicts if not verdict.reasons)
+
+
+class Compiler:
+    """Finds the place of rules in one NIC, and keeps account of what is placed.
+
+    Make one when the NIC is opened, from what is in its tables, and a new one when a table was enabled or VFs were
+    made: `tables` and what exists are taken as they are given.
+
+    Args:
+        tables: In order of preference; a rule goes into the first that takes it.
+        installed: Every rule in them, also those of others. Where the NIC keeps no priorities and the caller knows
+            them, their rules should have them: a table that ranks by location is filled accordingly.
+        vfs: VFs that exist.
+        vf_macs: VF index to its MAC address, where known; for the ladder.
+        vf_vlans: VF index to its port VLAN, where it has one; for the ladder.
+        queues: Receive queues of the PF; None where unknown.
+        vf_queues: Receive queues of each VF; None where unknown.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableState],
+        installed: Sequence[InstalledRule] = (),
+        *,
+        vfs: int,
+        vf_macs: Mapping[int, int] = _NO_ADDRESSES,
+        vf_vlans: Mapping[int, int] = _NO_ADDRESSES,
+        queues: int | None = None,
+        vf_queues: int | None = None,
+    ) -> None:
+        self._states = tuple(tables)
+        self._targets = Targets(vfs=vfs, queues=queues, vf_queues=vf_queues)
+        self._vf_macs = dict(vf_macs)
+        self._vf_vlans = dict(vf_vlans)
+        names = dict.fromkeys(state.table.bank for state in tables)
+        self._banks = {name: Bank([s for s in tables if s.table.bank == name]) for name in names}
+        self._rivals = {state.table.name: self._find_rivals(state) for state in tables}
+        self._fixed = frozenset(
+            name for state in tables for flow_type in state.table.flow_types for name in flow_type.fixed
+        )
+        self._kinds: dict[Shape, _Kinds] = {}
+        self._known = 0
+        self._placed: dict[int, tuple[Verdict, FlowRule, int | None]] = {}
+        self._located: dict[tuple[str, int], int] = {}
+        for rule in installed:
+            self._adopt(rule)
+        for bank in self._banks.values():
+            bank.settle()
+
+    def lower(self, rule: FlowRule) -> Placement | Refusal:
+        """Return where a rule would go, or why it can't. Changes nothing.
+
+        Args:
+            rule: The rule.
+        """
+        return self._find(rule, take=False)
+
+    def place_many(self, rules: Iterable[FlowRule]) -> Sequence[Placement | Refusal]:
+        """Find places for rules, one after the other, and take them: a later rule sees the earlier ones.
+
+        Args:
+            rules: Answer i is that of rule i.
+        """
+        find = self._find
+        return [find(rule, take=True) for rule in rules]
+
+    def release(self, refs: Iterable[RuleRef]) -> None:
+        """Give back what rules took. What is not known, or was given back before, is left out.
+
+        Args:
+            refs: By rule_id where it is known here, else by table and slot.
+        """
+        for ref in refs:
+            number = ref.rule_id.int if ref.rule_id is not None else None
+            if number not in self._placed and ref.slot is not None:
+                number = self._located.get((ref.table, ref.slot))
+            entry = self._placed.pop(number, None) if number is not None else None
+            if entry is not None:
+                self._give_back(*entry)
+
+    def _find_rivals(self, state: TableState) -> tuple[tuple[str, Bank], ...]:
+        name = state.table.name
+        return tuple(
+            (other.table.name, self._banks[other.table.bank])
+            for other in self._states
+            if other.table.name in state.table.excludes or name in other.table.excludes
+        )
+
+    def _find(self, rule: FlowRule, *, take: bool) -> Placement | Refusal:
+        plan = self._plan(rule)
+        if rule.rule_id.int in self._placed:
+            return self._refuse_id(rule)
+        vfs = self._targets.vfs
+        for verdict in plan.fits:
+            if obstacles(verdict, rule, vfs):
+                continue
+            slot = None
+            bank = verdict.bank
+            if verdict.picks_slot:
+                by_priority = verdict.by_priority and rule.priority is not None
+                slot = slot_by_priority(verdict, rule) if by_priority else bank.lowest_free()
+            caveats = verdict.caveats
+            if verdict.hash_from is not None and bank.used >= verdict.hash_from:
+                caveats = (*caveats, _hash_caveat(verdict))
+            if take:
+                self._take(verdict, rule, slot)
+            return Placement(
+                rule=rule, table=verdict.table_name, flow_type=verdict.type_name, slot=slot, caveats=caveats
+            )
+        return self._refuse(rule, plan)
+
+    def _plan(self, rule: FlowRule) -> _Plan:
+        match = rule.match
+        kinds = self._kinds.get(match.shape)
+        if kinds is None:
+            kinds = self._kinds[match.shape] = _Kinds(key_picker(match.shape, self._fixed))
+        kind = (kinds.pick(match.values), rule.actions, rule.priority is None)
+        plan = kinds.plans.get(kind)
+        return self._learn(rule, kind) if plan is None else plan
+
+    def _learn(self, rule: FlowRule, kind: Kind) -> _Plan:
+        if self._known >= _MOST_VERDICTS:
+            self._kinds.clear()
+            self._known = 0
+        self._known += 1
+        shape = rule.match.shape
+        kinds = self._kinds.setdefault(shape, _Kinds(key_picker(shape, self._fixed)))
+        values = key_values(rule.match, self._fixed)
+        plan = kinds.plans[kind] = _Plan(
+            [
+                [
+                    make_verdict(
+                        state,
+                        self._banks[state.table.bank],
+                        flow_type,
+                        rule,
+                        values=values,
+                        targets=self._targets,
+                        rivals=self._rivals[state.table.name],
+                    )
+                    for flow_type in state.table.flow_types
+                ]
+                for state in self._states
+            ]
+        )
+        return plan
+
+    def _take(self, verdict: Verdict, rule: FlowRule, slot: int | None) -> None:
+        bank = verdict.bank
+        bank.used += verdict.rows_per_rule
+        bank.rules += 1
+        bank.by_table[verdict.table_name] += 1
+        if slot is not None:
+            bank.slots[slot] = rule
+            self._located[verdict.table_name, slot] = rule.rule_id.int
+        key = verdict.key(rule)
+        verdict.copies[key] = (*verdict.copies.get(key, ()), rule)
+        for name in verdict.limits:
+            bank.limited[verdict.table_name, name] += 1
+        if verdict.shares_masks:
+            bank.masks = bank.masks or verdict.shape
+            fields, count = bank.input_sets.get(verdict.type_name, (verdict.compared, 0))
+            bank.input_sets[verdict.type_name] = (fields, count + 1)
+        self._placed[rule.rule_id.int] = (verdict, rule, slot)
+
+    def _give_back(self, verdict: Verdict, rule: FlowRule, slot: int | None) -> None:
+        bank = verdict.bank
+        bank.used -= verdict.rows_per_rule
+        bank.rules -= 1
+        bank.by_table[verdict.table_name] -= 1
+        if slot is not None:
+            bank.free_slot(slot)
+            self._located.pop((verdict.table_name, slot), None)
+        key = verdict.key(rule)
+        left = tuple(other for other in verdict.copies.get(key, ()) if other is not rule)
+        if left:
+            verdict.copies[key] = left
+        else:
+            verdict.copies.pop(key, None)
+        for name in verdict.limits:
+            bank.limited[verdict.table_name, name] -= 1
+        if verdict.shares_masks:
+            if not bank.rules:
+                bank.masks = None
+            fields, count = bank.input_sets[verdict.type_name]
+            bank.input_sets[verdict.type_name] = (fields, count - 1)
+            if count == 1:
+                del bank.input_sets[verdict.type_name]
+
+    def _adopt(self, installed: InstalledRule) -> None:
+        """Account for a rule that is there, whether or not it would be placed so today."""
+        plan = self._plan(installed.rule)
+        for state, verdicts in zip(self._states, plan.by_table, strict=True):
+            if state.table.name == installed.ref.table:
+                verdict = min(verdicts, key=lambda one: len(one.reasons))
+                slot = installed.ref.slot
+                self._take(verdict, installed.rule, slot if verdict.picks_slot else None)
+                if slot is not None:
+                    self._located[state.table.name, slot] = installed.rule.rule_id.int
+
+    def _refuse(self, rule: FlowRule, plan: _Plan) -> Refusal:
+        found = [self._closest(verdicts, rule) for verdicts in plan.by_table]
+        if not found:
+            nothing = Reason(code="table.none", path="", message="the NIC has no filter tables")
+            return Refusal(rule=rule, reasons=[nothing])
+        best = min(range(len(found)), key=lambda index: len(found[index][1]))
+        verdict, reasons = found[best]
+        others = [_summary(*found[index]) for index in range(len(found)) if index != best]
+        existing = verdict.copies.get(verdict.key(rule), ())
+        return Refusal(
+            rule=rule,
+            reasons=[*reasons, *others],
+            ladder=partial(self._ladder, rule),
+            limit=verdict.bank.rows,
+            in_use=verdict.bank.used,
+            existing=str(existing[0].rule_id) if existing else "",
+        )
+
+    def _closest(self, verdicts: Sequence[Verdict], rule: FlowRule) -> tuple[Verdict, list[Reason]]:
+        judged = [(one, [*one.reasons, *obstacles(one, rule, self._targets.vfs)]) for one in verdicts]
+        return min(judged, key=lambda one: len(one[1]))
+
+    def _refuse_id(self, rule: FlowRule) -> Refusal:
+        verdict, _, _ = self._placed[rule.rule_id.int]
+        reason = Reason(
+            code="rule.id",
+            path="/rule_id",
+            message=f"rule {rule.rule_id} is in table {verdict.table_name} already",
+            accepted="another id, or after that rule is removed",
+        )
+        return Refusal(rule=rule, reasons=[reason], existing=str(rule.rule_id))
+
+    def _ladder(self, rule: FlowRule) -> Ladder:
+        return build_ladder(rule, self.lower, self._vf_macs, self._vf_vlans)
+
+
+def _hash_caveat(verdict: Verdict) -> str:
+    facts = verdict.table.hash
+    assert facts is not None, "only a hash table fills up so"
+    return (
+        f"table {verdict.table_name} is nearly full and looks for a row at {facts.search_depth} places only: "
+        f"the NIC may refuse this rule with {facts.errno} although rows are free"
+    )
+
+
+def _summary(verdict: Verdict, reasons: Sequence[Reason]) -> Reason:
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    first = reasons[0]
+    return Reason(
+        code=OTHER_TABLE,
+        path=first.path,
+        message=f"table {verdict.table_name}: {first.message}{more}",
+        accepted=first.accepted,
+        source=first.source,
+        errno=first.errno,
+    )
+
+
+def lower(
+    rule: FlowRule,
+    tables: Sequence[TableState],
+    installed: Sequence[InstalledRule] = (),
+    *,
+    vfs: int,
+    vf_macs: Mapping[int, int] = _NO_ADDRESSES,
+    vf_vlans: Mapping[int, int] = _NO_ADDRESSES,
+    queues: int | None = None,
+    vf_queues: int | None = None,
+) -> Placement | Refusal:
+    """Return where one rule would go in a NIC, or why it can't; `Compiler` is for more than one.
+
+    Args:
+        rule: The rule.
+        tables: In order of preference.
+        installed: Every rule in them.
+        vfs: VFs that exist.
+        vf_macs: VF index to its MAC address, where known.
+        vf_vlans: VF index to its port VLAN, where it has one.
+        queues: Receive queues of the PF; None where unknown.
+        vf_queues: Receive queues of each VF; None where unknown.
+    """
+    compiler = Compiler(
+        tables,
+        installed,
+        vfs=vfs,
+        vf_macs=vf_macs,
+        vf_vlans=vf_vlans,
+        queues=queues,
+        vf_queues=vf_queues,
+    )
+    return compiler.lower(rule)

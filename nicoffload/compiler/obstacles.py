@@ -1,0 +1,179 @@
+"""What stands in a rule's way because of its values or of the rules that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nicoffload.compiler.actions import vf_exists
+from nicoffload.compiler.bank import overlap
+from nicoffload.compiler.fields import answer
+from nicoffload.compiler.verdict import Verdict, value_reason
+from nicoffload.compiler.words import mask_text, names, text_name
+from nicoffload.errors import Reason
+from nicoffload.model import FIRST_VF_PORT, FlowRule, Shape
+from nicoffload.model.rule import MAX_PRIORITY
+
+NOTHING: tuple[Reason, ...] = ()
+
+
+def obstacles(verdict: Verdict, rule: FlowRule, vfs: int) -> Sequence[Reason]:
+    """Return what keeps a rule out of a table whose shape would fit; empty where it can go in.
+
+    Args:
+        verdict: Of the rule's shape and actions.
+        rule: The rule.
+        vfs: VFs that exist.
+    """
+    bank = verdict.bank
+    found: list[Reason] = []
+    if verdict.checks:
+        found += _values(verdict, rule, vfs)
+    if verdict.shares_masks:
+        found += _masks(verdict)
+    if verdict.limits:
+        found += _limits(verdict)
+    if verdict.rivals:
+        found += _rivals(verdict)
+    if verdict.copies_max is not None:
+        copies = verdict.copies.get(verdict.key(rule))
+        if copies is not None and len(copies) >= verdict.copies_max:
+            found.append(_duplicate(verdict, copies))
+    if bank.rows is not None and (
+        bank.used + verdict.rows_per_rule > bank.rows
+        or (verdict.picks_slot and bank.lowest_free() >= bank.rows)
+    ):
+        found.append(_full(verdict))
+    elif verdict.by_priority and rule.priority is not None and slot_by_priority(verdict, rule) is None:
+        found.append(_no_slot(verdict))
+    return found or NOTHING
+
+
+def _reason(verdict: Verdict, code: str, path: str, message: str, accepted: str, *conditions: str) -> Reason:
+    errno, _ = answer(verdict.table.errors, *conditions)
+    return Reason(
+        code=code, path=path, message=message, accepted=accepted, source=verdict.table.source, errno=errno
+    )
+
+
+def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> list[Reason]:
+    found = []
+    for index, name, field_rule in verdict.checks:
+        value = rule.match.values[index]
+        reason = value_reason(verdict, name, value, field_rule)
+        if reason is not None:
+            found.append(reason)
+        if name == "in_port" and isinstance(value, int):
+            found += vf_exists(verdict.table, "/match/in_port", value - FIRST_VF_PORT, vfs)
+    return found
+
+
+def _masks(verdict: Verdict) -> list[Reason]:
+    bank = verdict.bank
+    if verdict.mask_model == "one_mask_per_port":
+        if bank.masks is None or bank.masks == verdict.shape:
+            return []
+        message = (
+            "the port compares one mask for all its rules, and the rules that are there fixed another one"
+        )
+        return [_reason(verdict, "mask.second", "/match", message, _masks_text(bank.masks), "second_mask")]
+    fixed = bank.input_sets.get(verdict.type_name)
+    if fixed is None or fixed[0] == verdict.compared:
+        return []
+    message = (
+        f"all {verdict.type_name} rules compare the same fields, and the {fixed[1]} that are there compare "
+        f"{names(fixed[0])}, not {names(verdict.compared)}"
+    )
+    return [_reason(verdict, "mask.second", "/match", message, names(fixed[0]), "second_mask")]
+
+
+def _masks_text(masks: Shape) -> str:
+    return ", ".join(f"{text_name(name)} with mask {mask_text(name, mask)}" for name, mask in masks)
+
+
+def _limits(verdict: Verdict) -> list[Reason]:
+    found = []
+    for limit in verdict.table.limits:
+        if (
+            limit.field in verdict.limits
+            and verdict.bank.limited[verdict.table_name, limit.field] >= limit.rows
+        ):
+            name = text_name(limit.field)
+            found.append(
+                Reason(
+                    code="table.limit",
+                    path=f"/match/{limit.field}",
+                    message=f"table {verdict.table_name} holds at most {limit.rows} rules that compare {name}",
+                    accepted=f"a rule without {name}",
+                    source=verdict.table.source,
+                    errno=limit.errno,
+                )
+            )
+    return found
+
+
+def _rivals(verdict: Verdict) -> list[Reason]:
+    return [
+        _reason(
+            verdict,
+            "table.excluded",
+            "",
+            f"table {verdict.table_name} takes no rules while table {name} holds some",
+            f"after the rules of table {name} are removed",
+            "excluded",
+        )
+        for name, bank in verdict.rivals
+        if bank.by_table[name]
+    ]
+
+
+def _duplicate(verdict: Verdict, copies: Sequence[FlowRule]) -> Reason:
+    table = verdict.table
+    ignored = f" (it does not look at {names(table.duplicate.ignores)})" if verdict.pick is not None else ""
+    if table.duplicate.answer == "replace":
+        what = "the NIC would replace it without a word"
+        errno = ""
+    else:
+        what = "the NIC takes it for the same rule"
+        errno = table.duplicate.answer
+    return Reason(
+        code="rule.duplicate",
+        path="/match",
+        message=f"rule {copies[0].rule_id} in table {table.name} has the same match: {what}{ignored}",
+        accepted="after that rule is removed",
+        source=table.source,
+        errno=errno,
+    )
+
+
+def _full(verdict: Verdict) -> Reason:
+    bank = verdict.bank
+    message = f"table {verdict.table_name} is full: {bank.used} of {bank.rows} rows are in use"
+    return _reason(verdict, "table.full", "", message, "after rules are removed", "full")
+
+
+def _no_slot(verdict: Verdict) -> Reason:
+    message = (
+        f"table {verdict.table_name} ranks rules by location, and none is free between the rules that must win "
+        "over this one and those that it must win over"
+    )
+    return _reason(verdict, "priority.no_slot", "/priority", message, "another priority, or none")
+
+
+def slot_by_priority(verdict: Verdict, rule: FlowRule) -> int | None:
+    """Return a free slot below all rules that must lose and above all that must win; None where there is none.
+
+    Only rules that overlap and have a priority count: a rule without one overlaps nothing, by its own word. The slot
+    is the free one nearest to where the priority lies between 0 and 65535, to leave room on both sides.
+    """
+    bank = verdict.bank
+    assert rule.priority is not None, "asked only for a rule with a priority"
+    low, high = 0, (bank.rows or MAX_PRIORITY + 1) - 1
+    wish = (MAX_PRIORITY - rule.priority) * high // MAX_PRIORITY
+    for slot, other in bank.slots.items():
+        if other.priority is None or other.priority == rule.priority or not overlap(rule.match, other.match):
+            continue
+        if other.priority > rule.priority:
+            low = max(low, slot + 1)
+        else:
+            high = min(high, slot - 1)
+    return min(bank.free_between(low, high), key=lambda slot: abs(slot - wish), default=None)
