@@ -185,10 +185,10 @@ def test_broken_start_is_refused(read, data):
 
 def small_file(numbers):
     """Blocks of a small file; a packet block for each number that is not None."""
-    blocks = [section(), interface()]
-    for number in numbers:
-        blocks.append(block(5, b"statistics") if number is None else enhanced(writers.frame(number)))
-    return blocks
+    packets = (
+        block(5, b"statistics") if number is None else enhanced(writers.frame(number)) for number in numbers
+    )
+    return [section(), interface(), *packets]
 
 
 NUMBERS = st.lists(st.one_of(st.none(), st.integers(0, 65535)), max_size=8)

@@ -30,10 +30,10 @@ def pcap_by_dpkt(frames, *, nano: bool = False, link_type: int = 1) -> bytes:
 
 def pcap(records, *, order="<", magic=0xA1B2C3D4, link_type=1, extra=b"") -> bytes:
     """A pcap of (seconds, fraction, frame, wire length)."""
-    out = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link_type)
+    pieces = [struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link_type)]
     for seconds, fraction, data, wire in records:
-        out += struct.pack(f"{order}IIII", seconds, fraction, len(data), wire) + extra + data
-    return out
+        pieces += (struct.pack(f"{order}IIII", seconds, fraction, len(data), wire), extra, data)
+    return b"".join(pieces)
 
 
 def block(kind: int, body: bytes, order: str = "<") -> bytes:

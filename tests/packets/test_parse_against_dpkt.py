@@ -224,7 +224,10 @@ def test_a_cut_frame_is_still_a_packet_and_never_wrong(pair, data):
                 assert got[name] == 0, name
 
 
-@given(st.lists(st.binary(max_size=120), max_size=30), st.sampled_from([0, 1, 12, 14, 101, 108, 113, 228, 229, 276]))
+@given(
+    st.lists(st.binary(max_size=120), max_size=30),
+    st.sampled_from([0, 1, 12, 14, 101, 108, 113, 228, 229, 276]),
+)
 def test_any_bytes_are_packets(frames, link_type):
     alone = [parse_one(frame, link_type) for frame in frames]
     assert parse(frames, link_type) == alone
@@ -276,7 +279,9 @@ def test_raw_ipv6(link_type):
 
 
 @pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize(("family", "packet"), [(2, udp_packet()), *((af, udp6_packet()) for af in (10, 24, 28, 30))])
+@pytest.mark.parametrize(
+    ("family", "packet"), [(2, udp_packet()), *((af, udp6_packet()) for af in (10, 24, 28, 30))]
+)
 @pytest.mark.parametrize("link_type", [0, 108])
 def test_bsd_loopback(order, family, packet, link_type):
     got = parse_one(struct.pack(f"{order}I", family) + packet, link_type)
@@ -345,7 +350,9 @@ def test_distinct_headers_are_grouped_in_order_of_appearance():
     assert batch.header_index.tolist() == [0, 1, 0, 2, 1]
     assert batch.headers.dtype == HEADER_DTYPE
     assert batch.header_index.dtype == np.int32
-    assert batch.headers["eth_dst"].tolist() == [int.from_bytes(bytes([kind]) * 6, "big") for kind in (9, 3, 7)]
+    assert batch.headers["eth_dst"].tolist() == [
+        int.from_bytes(bytes([kind]) * 6, "big") for kind in (9, 3, 7)
+    ]
 
 
 def test_headers_that_share_a_hash_stay_apart(monkeypatch):

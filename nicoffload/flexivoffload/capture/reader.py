@@ -78,9 +78,10 @@ class CaptureReader:
                     self._totals.wire_bytes += int(batch.wire_bytes.sum())
                     yield batch
         except (OSError, ValueError) as error:
-            if isinstance(error, CaptureError):
-                raise
-            raise CaptureError(f"{self.path}: can't be read: {error}", path=str(self.path)) from error
+            # A closed file answers with ValueError; any other one is a fault of ours and stays what it is.
+            if isinstance(error, OSError) or self._file.closed:
+                raise CaptureError(f"{self.path}: can't be read: {error}", path=str(self.path)) from error
+            raise
         self._is_finished = True
 
     def close(self) -> None:
