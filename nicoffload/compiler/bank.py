@@ -5,12 +5,24 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from nicoffload.driver.contract import TableState
 from nicoffload.model import FlowRule, Match, Shape
 
-Copies = dict[object, tuple[FlowRule, ...]]
+Same = FlowRule | tuple[FlowRule, ...]
+"""The rules with one match: nearly always one, and then no tuple is made for it."""
+
+Copies = dict[object, Same]
 """Rules of one shape, by the values that a driver compares to tell two rules apart."""
+
+
+@dataclass(slots=True)
+class InputSet:
+    """The fields that all rules of a flow type compare, and how many rules there are."""
+
+    fields: frozenset[str]
+    rules: int = 0
 
 
 class Bank:
@@ -27,7 +39,7 @@ class Bank:
         self.used = 0
         self.slots: dict[int, FlowRule] = {}
         self.masks: Shape | None = None
-        self.input_sets: dict[str, tuple[frozenset[str], int]] = {}
+        self.input_sets: dict[str, InputSet] = {}
         self.limited: Counter[tuple[str, str]] = Counter()
         self.by_table: Counter[str] = Counter()
         self._reported = max((state.in_use for state in states), default=0)
@@ -42,6 +54,24 @@ class Bank:
     def copies_of(self, shape: Shape) -> Copies:
         """Return the rules of one shape; the same object for as long as the bank lives."""
         return self._copies.setdefault(shape, {})
+
+    def share_masks(self, flow_type: str, masks: Shape, fields: frozenset[str]) -> None:
+        """Count a rule whose masks bind those that come after it."""
+        if self.masks is None:
+            self.masks = masks
+        shared = self.input_sets.get(flow_type)
+        if shared is None:
+            shared = self.input_sets[flow_type] = InputSet(fields)
+        shared.rules += 1
+
+    def unshare_masks(self, flow_type: str) -> None:
+        """Take a rule out of the count; the last one frees the masks."""
+        if not self.rules:
+            self.masks = None
+        shared = self.input_sets[flow_type]
+        shared.rules -= 1
+        if not shared.rules:
+            del self.input_sets[flow_type]
 
     def lowest_free(self) -> int:
         """Return the lowest slot that nothing is in, without taking it."""
@@ -59,6 +89,24 @@ class Bank:
         """Give a slot back."""
         if self.slots.pop(slot, None) is not None and slot < self._next:
             heapq.heappush(self._freed, slot)
+
+
+def add_copy(same: Same, rule: FlowRule) -> Same:
+    """Return the rules with one match and one more."""
+    return (*same, rule) if isinstance(same, tuple) else (same, rule)
+
+
+def drop_copy(same: Same, rule: FlowRule) -> Same | None:
+    """Return the rules with one match without one of them; None where none is left."""
+    if not isinstance(same, tuple):
+        return None
+    left = tuple(other for other in same if other is not rule)
+    return left[0] if len(left) == 1 else left
+
+
+def first_copy(same: Same) -> FlowRule:
+    """Return the oldest of the rules with one match."""
+    return same[0] if isinstance(same, tuple) else same
 
 
 def overlap(one: Match, other: Match) -> bool:

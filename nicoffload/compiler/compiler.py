@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
+from nicoffload.compiler.account import give_back, take
 from nicoffload.compiler.actions import Targets
-from nicoffload.compiler.bank import Bank
+from nicoffload.compiler.bank import Bank, first_copy
 from nicoffload.compiler.ladder import build_ladder
 from nicoffload.compiler.obstacles import obstacles, slot_by_priority
 from nicoffload.compiler.result import OTHER_TABLE, Ladder, Refusal
@@ -72,6 +73,7 @@ class Compiler:
         vf_queues: int | None = None,
     ) -> None:
         self._states = tuple(tables)
+        self._vfs = vfs
         self._targets = Targets(vfs=vfs, queues=queues, vf_queues=vf_queues)
         self._vf_macs = dict(vf_macs)
         self._vf_vlans = dict(vf_vlans)
@@ -83,8 +85,9 @@ class Compiler:
         )
         self._kinds: dict[Shape, _Kinds] = {}
         self._known = 0
-        self._placed: dict[int, tuple[Verdict, FlowRule, int | None]] = {}
-        self._located: dict[tuple[str, int], int] = {}
+        self._placed: dict[int, Placement] = {}
+        # By where they are: a rule that was read from the NIC may have no id that its owner knows.
+        self._adopted: dict[tuple[str, int | None], int] = {}
         for rule in installed:
             self._adopt(rule)
         for bank in self._banks.values():
@@ -96,7 +99,7 @@ class Compiler:
         Args:
             rule: The rule.
         """
-        return self._find(rule, take=False)
+        return self._find(rule, self._plan(rule), keep=False)
 
     def place_many(self, rules: Iterable[FlowRule]) -> Sequence[Placement | Refusal]:
         """Find places for rules, one after the other, and take them: a later rule sees the earlier ones.
@@ -104,8 +107,8 @@ class Compiler:
         Args:
             rules: Answer i is that of rule i.
         """
-        find = self._find
-        return [find(rule, take=True) for rule in rules]
+        find, plan = self._find, self._plan
+        return [find(rule, plan(rule), keep=True) for rule in rules]
 
     def release(self, refs: Iterable[RuleRef]) -> None:
         """Give back what rules took. What is not known, or was given back before, is left out.
@@ -116,10 +119,11 @@ class Compiler:
         for ref in refs:
             number = ref.rule_id.int if ref.rule_id is not None else None
             if number not in self._placed and ref.slot is not None:
-                number = self._located.get((ref.table, ref.slot))
-            entry = self._placed.pop(number, None) if number is not None else None
-            if entry is not None:
-                self._give_back(*entry)
+                number = self._adopted.get((ref.table, ref.slot))
+            placement = self._placed.pop(number, None) if number is not None else None
+            if placement is not None:
+                self._adopted.pop((ref.table, ref.slot), None)
+                give_back(self._verdict_of(placement), placement.rule, placement.slot)
 
     def _find_rivals(self, state: TableState) -> tuple[tuple[str, Bank], ...]:
         name = state.table.name
@@ -129,27 +133,27 @@ class Compiler:
             if other.table.name in state.table.excludes or name in other.table.excludes
         )
 
-    def _find(self, rule: FlowRule, *, take: bool) -> Placement | Refusal:
-        plan = self._plan(rule)
-        if rule.rule_id.int in self._placed:
+    def _find(self, rule: FlowRule, plan: _Plan, *, keep: bool) -> Placement | Refusal:
+        number = rule.rule_id.int
+        if number in self._placed:
             return self._refuse_id(rule)
-        vfs = self._targets.vfs
         for verdict in plan.fits:
-            if obstacles(verdict, rule, vfs):
+            key = rule.match.values if verdict.plain_key else verdict.key(rule)
+            if obstacles(verdict, rule, key, self._vfs):
                 continue
-            slot = None
             bank = verdict.bank
-            if verdict.picks_slot:
-                by_priority = verdict.by_priority and rule.priority is not None
-                slot = slot_by_priority(verdict, rule) if by_priority else bank.lowest_free()
-            caveats = verdict.caveats
-            if verdict.hash_from is not None and bank.used >= verdict.hash_from:
-                caveats = (*caveats, _hash_caveat(verdict))
-            if take:
-                self._take(verdict, rule, slot)
-            return Placement(
-                rule=rule, table=verdict.table_name, flow_type=verdict.type_name, slot=slot, caveats=caveats
+            slot = _slot(verdict, rule) if verdict.picks_slot else None
+            placement = Placement(
+                rule=rule,
+                table=verdict.table_name,
+                flow_type=verdict.type_name,
+                slot=slot,
+                caveats=verdict.caveats if bank.used < verdict.hash_from else verdict.hash_caveats,
             )
+            if keep:
+                take(verdict, rule, key, slot)
+                self._placed[number] = placement
+            return placement
         return self._refuse(rule, plan)
 
     def _plan(self, rule: FlowRule) -> _Plan:
@@ -188,58 +192,28 @@ class Compiler:
         )
         return plan
 
-    def _take(self, verdict: Verdict, rule: FlowRule, slot: int | None) -> None:
-        bank = verdict.bank
-        bank.used += verdict.rows_per_rule
-        bank.rules += 1
-        bank.by_table[verdict.table_name] += 1
-        if slot is not None:
-            bank.slots[slot] = rule
-            self._located[verdict.table_name, slot] = rule.rule_id.int
-        key = verdict.key(rule)
-        verdict.copies[key] = (*verdict.copies.get(key, ()), rule)
-        for name in verdict.limits:
-            bank.limited[verdict.table_name, name] += 1
-        if verdict.shares_masks:
-            bank.masks = bank.masks or verdict.shape
-            fields, count = bank.input_sets.get(verdict.type_name, (verdict.compared, 0))
-            bank.input_sets[verdict.type_name] = (fields, count + 1)
-        self._placed[rule.rule_id.int] = (verdict, rule, slot)
-
-    def _give_back(self, verdict: Verdict, rule: FlowRule, slot: int | None) -> None:
-        bank = verdict.bank
-        bank.used -= verdict.rows_per_rule
-        bank.rules -= 1
-        bank.by_table[verdict.table_name] -= 1
-        if slot is not None:
-            bank.free_slot(slot)
-            self._located.pop((verdict.table_name, slot), None)
-        key = verdict.key(rule)
-        left = tuple(other for other in verdict.copies.get(key, ()) if other is not rule)
-        if left:
-            verdict.copies[key] = left
-        else:
-            verdict.copies.pop(key, None)
-        for name in verdict.limits:
-            bank.limited[verdict.table_name, name] -= 1
-        if verdict.shares_masks:
-            if not bank.rules:
-                bank.masks = None
-            fields, count = bank.input_sets[verdict.type_name]
-            bank.input_sets[verdict.type_name] = (fields, count - 1)
-            if count == 1:
-                del bank.input_sets[verdict.type_name]
+    def _verdict_of(self, placement: Placement) -> Verdict:
+        return next(
+            verdict
+            for verdicts in self._plan(placement.rule).by_table
+            for verdict in verdicts
+            if verdict.table_name == placement.table and verdict.type_name == placement.flow_type
+        )
 
     def _adopt(self, installed: InstalledRule) -> None:
         """Account for a rule that is there, whether or not it would be placed so today."""
-        plan = self._plan(installed.rule)
+        rule, ref = installed.rule, installed.ref
+        plan = self._plan(rule)
         for state, verdicts in zip(self._states, plan.by_table, strict=True):
-            if state.table.name == installed.ref.table:
+            if state.table.name == ref.table:
                 verdict = min(verdicts, key=lambda one: len(one.reasons))
-                slot = installed.ref.slot
-                self._take(verdict, installed.rule, slot if verdict.picks_slot else None)
-                if slot is not None:
-                    self._located[state.table.name, slot] = installed.rule.rule_id.int
+                slot = ref.slot if verdict.picks_slot else None
+                take(verdict, rule, verdict.key(rule), slot)
+                self._placed[rule.rule_id.int] = Placement(
+                    rule=rule, table=ref.table, flow_type=verdict.type_name, slot=slot
+                )
+                if ref.slot is not None:
+                    self._adopted[ref.table, ref.slot] = rule.rule_id.int
 
     def _refuse(self, rule: FlowRule, plan: _Plan) -> Refusal:
         found = [self._closest(verdicts, rule) for verdicts in plan.by_table]
@@ -249,26 +223,26 @@ class Compiler:
         best = min(range(len(found)), key=lambda index: len(found[index][1]))
         verdict, reasons = found[best]
         others = [_summary(*found[index]) for index in range(len(found)) if index != best]
-        existing = verdict.copies.get(verdict.key(rule), ())
+        existing = verdict.copies.get(verdict.key(rule))
         return Refusal(
             rule=rule,
             reasons=[*reasons, *others],
             ladder=partial(self._ladder, rule),
             limit=verdict.bank.rows,
             in_use=verdict.bank.used,
-            existing=str(existing[0].rule_id) if existing else "",
+            existing=str(first_copy(existing).rule_id) if existing is not None else "",
         )
 
     def _closest(self, verdicts: Sequence[Verdict], rule: FlowRule) -> tuple[Verdict, list[Reason]]:
-        judged = [(one, [*one.reasons, *obstacles(one, rule, self._targets.vfs)]) for one in verdicts]
+        judged = [(one, [*one.reasons, *obstacles(one, rule, one.key(rule), self._vfs)]) for one in verdicts]
         return min(judged, key=lambda one: len(one[1]))
 
     def _refuse_id(self, rule: FlowRule) -> Refusal:
-        verdict, _, _ = self._placed[rule.rule_id.int]
+        table = self._placed[rule.rule_id.int].table
         reason = Reason(
             code="rule.id",
             path="/rule_id",
-            message=f"rule {rule.rule_id} is in table {verdict.table_name} already",
+            message=f"rule {rule.rule_id} is in table {table} already",
             accepted="another id, or after that rule is removed",
         )
         return Refusal(rule=rule, reasons=[reason], existing=str(rule.rule_id))
@@ -277,13 +251,10 @@ class Compiler:
         return build_ladder(rule, self.lower, self._vf_macs, self._vf_vlans)
 
 
-def _hash_caveat(verdict: Verdict) -> str:
-    facts = verdict.table.hash
-    assert facts is not None, "only a hash table fills up so"
-    return (
-        f"table {verdict.table_name} is nearly full and looks for a row at {facts.search_depth} places only: "
-        f"the NIC may refuse this rule with {facts.errno} although rows are free"
-    )
+def _slot(verdict: Verdict, rule: FlowRule) -> int | None:
+    if verdict.by_priority and rule.priority is not None:
+        return slot_by_priority(verdict, rule)
+    return verdict.bank.lowest_free()
 
 
 def _summary(verdict: Verdict, reasons: Sequence[Reason]) -> Reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nicoffload.compiler.actions import vf_exists
-from nicoffload.compiler.bank import overlap
+from nicoffload.compiler.bank import first_copy, overlap
 from nicoffload.compiler.fields import answer
 from nicoffload.compiler.verdict import Verdict, value_reason
 from nicoffload.compiler.words import mask_text, names, text_name
@@ -16,36 +16,32 @@ from nicoffload.model.rule import MAX_PRIORITY
 NOTHING: tuple[Reason, ...] = ()
 
 
-def obstacles(verdict: Verdict, rule: FlowRule, vfs: int) -> Sequence[Reason]:
+def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequence[Reason]:
     """Return what keeps a rule out of a table whose shape would fit; empty where it can go in.
 
     Args:
         verdict: Of the rule's shape and actions.
         rule: The rule.
+        key: What tells it from another rule of its shape, by `Verdict.key`.
         vfs: VFs that exist.
     """
-    bank = verdict.bank
-    found: list[Reason] = []
+    found: Sequence[Reason] = NOTHING
     if verdict.checks:
-        found += _values(verdict, rule, vfs)
-    if verdict.shares_masks:
-        found += _masks(verdict)
-    if verdict.limits:
-        found += _limits(verdict)
-    if verdict.rivals:
-        found += _rivals(verdict)
-    if verdict.copies_max is not None:
-        copies = verdict.copies.get(verdict.key(rule))
-        if copies is not None and len(copies) >= verdict.copies_max:
-            found.append(_duplicate(verdict, copies))
-    if bank.rows is not None and (
-        bank.used + verdict.rows_per_rule > bank.rows
-        or (verdict.picks_slot and bank.lowest_free() >= bank.rows)
-    ):
-        found.append(_full(verdict))
+        found = _values(verdict, rule, vfs)
+    if verdict.depends:
+        for look in (_masks, _limits, _rivals):
+            more = look(verdict)
+            if more:
+                found = [*found, *more]
+    same = verdict.copies.get(key)
+    if same is not None and (len(same) if isinstance(same, tuple) else 1) >= verdict.copies_max:
+        found = [*found, _duplicate(verdict, first_copy(same))]
+    # Each rule takes at least one row and at most one slot: where a row is free, so is a slot.
+    if verdict.bank.used > verdict.last_used:
+        found = [*found, _full(verdict)]
     elif verdict.by_priority and rule.priority is not None and slot_by_priority(verdict, rule) is None:
-        found.append(_no_slot(verdict))
-    return found or NOTHING
+        found = [*found, _no_slot(verdict)]
+    return found
 
 
 def _reason(verdict: Verdict, code: str, path: str, message: str, accepted: str, *conditions: str) -> Reason:
@@ -55,20 +51,27 @@ def _reason(verdict: Verdict, code: str, path: str, message: str, accepted: str,
     )
 
 
-def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> list[Reason]:
-    found = []
-    for index, name, field_rule in verdict.checks:
-        value = rule.match.values[index]
-        reason = value_reason(verdict, name, value, field_rule)
-        if reason is not None:
-            found.append(reason)
-        if name == "in_port" and isinstance(value, int):
-            found += vf_exists(verdict.table, "/match/in_port", value - FIRST_VF_PORT, vfs)
-    return found
+def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> Sequence[Reason]:
+    found: list[Reason] | None = None
+    values = rule.match.values
+    for check in verdict.checks:
+        value = values[check.index]
+        assert isinstance(value, int), "a range is refused by its shape"
+        if check.low <= value <= check.high and (check.allowed is None or value in check.allowed):
+            continue
+        reason = value_reason(verdict, check, value)
+        found = [reason] if found is None else [*found, reason]
+    if verdict.enters is not None:
+        port = values[verdict.enters]
+        if isinstance(port, int):
+            found = [*(found or ()), *vf_exists(verdict.table, "/match/in_port", port - FIRST_VF_PORT, vfs)]
+    return NOTHING if found is None else found
 
 
-def _masks(verdict: Verdict) -> list[Reason]:
+def _masks(verdict: Verdict) -> Sequence[Reason]:
     bank = verdict.bank
+    if not verdict.shares_masks:
+        return NOTHING
     if verdict.mask_model == "one_mask_per_port":
         if bank.masks is None or bank.masks == verdict.shape:
             return []
@@ -77,20 +80,22 @@ def _masks(verdict: Verdict) -> list[Reason]:
         )
         return [_reason(verdict, "mask.second", "/match", message, _masks_text(bank.masks), "second_mask")]
     fixed = bank.input_sets.get(verdict.type_name)
-    if fixed is None or fixed[0] == verdict.compared:
-        return []
+    if fixed is None or fixed.fields == verdict.compared:
+        return NOTHING
     message = (
-        f"all {verdict.type_name} rules compare the same fields, and the {fixed[1]} that are there compare "
-        f"{names(fixed[0])}, not {names(verdict.compared)}"
+        f"all {verdict.type_name} rules compare the same fields, and the {fixed.rules} that are there compare "
+        f"{names(fixed.fields)}, not {names(verdict.compared)}"
     )
-    return [_reason(verdict, "mask.second", "/match", message, names(fixed[0]), "second_mask")]
+    return [_reason(verdict, "mask.second", "/match", message, names(fixed.fields), "second_mask")]
 
 
 def _masks_text(masks: Shape) -> str:
     return ", ".join(f"{text_name(name)} with mask {mask_text(name, mask)}" for name, mask in masks)
 
 
-def _limits(verdict: Verdict) -> list[Reason]:
+def _limits(verdict: Verdict) -> Sequence[Reason]:
+    if not verdict.limits:
+        return NOTHING
     found = []
     for limit in verdict.table.limits:
         if (
@@ -111,7 +116,9 @@ def _limits(verdict: Verdict) -> list[Reason]:
     return found
 
 
-def _rivals(verdict: Verdict) -> list[Reason]:
+def _rivals(verdict: Verdict) -> Sequence[Reason]:
+    if not verdict.rivals:
+        return NOTHING
     return [
         _reason(
             verdict,
@@ -126,7 +133,7 @@ def _rivals(verdict: Verdict) -> list[Reason]:
     ]
 
 
-def _duplicate(verdict: Verdict, copies: Sequence[FlowRule]) -> Reason:
+def _duplicate(verdict: Verdict, other: FlowRule) -> Reason:
     table = verdict.table
     ignored = f" (it does not look at {names(table.duplicate.ignores)})" if verdict.pick is not None else ""
     if table.duplicate.answer == "replace":
@@ -138,7 +145,7 @@ def _duplicate(verdict: Verdict, copies: Sequence[FlowRule]) -> Reason:
     return Reason(
         code="rule.duplicate",
         path="/match",
-        message=f"rule {copies[0].rule_id} in table {table.name} has the same match: {what}{ignored}",
+        message=f"rule {other.rule_id} in table {table.name} has the same match: {what}{ignored}",
         accepted="after that rule is removed",
         source=table.source,
         errno=errno,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -12,11 +13,14 @@ from nicoffload.compiler.fields import Judged, Value, answer, field_reasons
 from nicoffload.compiler.words import names, text_name
 from nicoffload.driver.contract import TableState
 from nicoffload.errors import Reason
-from nicoffload.model import RANGE_MASK, FlowRule, Match, Shape, ToVf
+from nicoffload.model import FIELDS, RANGE_MASK, FlowRule, Match, Shape, ToVf
 from nicoffload.profiles.types import FieldRule, FlowType, Table
 
 NEAR_FULL = 1e-3
 """Chance of a refusal by a hash table from which on the user is told."""
+
+_ANY = sys.maxsize
+"""Stands for no limit, so that the one comparison of the hot path needs no special case."""
 
 _DECIDES = {
     "none": "nothing defines which of two overlapping rules wins",
@@ -28,6 +32,27 @@ Values = tuple[Value, ...]
 Pick = Callable[[Values], object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A limit on the values of one field.
+
+    Args:
+        index: Position of the field in the rule's shape.
+        field: Its name.
+        low: Smallest value.
+        high: Largest value.
+        allowed: The only values; None for all between.
+        rule: Where the profile says so.
+    """
+
+    index: int
+    field: str
+    low: int
+    high: int
+    allowed: frozenset[int] | None
+    rule: FieldRule
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Verdict:
     """A rule of one shape, with given actions, in one flow type of one table.
@@ -37,28 +62,36 @@ class Verdict:
         bank: What it shares with others.
         flow_type: The flow type.
         reasons: Everything against it that does not depend on values or on other rules.
-        checks: Position, field and rule of each value that is limited.
+        checks: The values that are limited.
+        enters: Position of the ingress port among the values; None where the rule names none.
         shape: The shape of the rule.
         compared: Fields compared beyond those that the flow type fixes.
         pick: What of the values tells two rules apart; None: all of them.
         copies: The rules that it could be a duplicate of.
-        copies_max: How many rules with one match there may be; None for any number.
+        copies_max: How many rules with one match there may be.
         caveats: What to tell the user.
-        hash_from: Rows in use from which on the table may refuse by its hash; None where it does not hash.
+        hash_caveats: What to tell the user from `hash_from` on.
+        hash_from: Rows in use from which on the table may refuse by its hash.
+        last_used: Rows in use at which one more rule still fits.
+        depends: Whether masks, narrower limits or other tables can speak against it.
     """
 
     state: TableState
     bank: Bank
     flow_type: FlowType
     reasons: tuple[Reason, ...]
-    checks: tuple[tuple[int, str, FieldRule], ...]
+    checks: tuple[Check, ...]
+    enters: int | None
     shape: Shape
     compared: frozenset[str]
     pick: Pick | None
     copies: Copies
-    copies_max: int | None
+    copies_max: int
     caveats: tuple[str, ...]
-    hash_from: int | None
+    hash_caveats: tuple[str, ...]
+    hash_from: int
+    last_used: int
+    depends: bool
     # Copied from the table: they are looked at once for each of 100,000 rules.
     table_name: str
     type_name: str
@@ -66,6 +99,7 @@ class Verdict:
     picks_slot: bool
     by_priority: bool
     honours_priority: bool
+    plain_key: bool
     mask_model: str
     shares_masks: bool
     limits: tuple[str, ...]
@@ -109,7 +143,10 @@ def make_verdict(
     judged = Judged(state=state, flow_type=flow_type, shape=shape, values=values)
     reasons = [*_blocked(state), *field_reasons(judged), *action_reasons(table, rule.actions, targets)]
     reasons += _priority(table, rule)
+    shares_masks = table.mask_model in ("one_mask_per_port", "one_input_set_per_flow_type")
+    caveats = tuple(_caveats(state, flow_type, shape, rule))
     limited = {limit.field for limit in table.limits}
+    limits = tuple(name for name, _ in shape if name in limited)
     kept = [index for index, (name, _) in enumerate(shape) if name not in table.duplicate.ignores]
     return Verdict(
         state=state,
@@ -117,22 +154,27 @@ def make_verdict(
         flow_type=flow_type,
         reasons=tuple(reasons),
         checks=tuple(_checks(flow_type, shape)),
+        enters=next((index for index, (name, _) in enumerate(shape) if name == "in_port"), None),
         shape=shape,
         compared=judged.compared,
         pick=None if len(kept) == len(shape) else _picker(kept),
         copies=bank.copies_of(tuple(shape[index] for index in kept)),
-        copies_max=None if table.duplicate.answer == "allowed" else table.duplicate.allowed_copies,
-        caveats=tuple(_caveats(state, flow_type, shape, rule)),
+        copies_max=_ANY if table.duplicate.answer == "allowed" else table.duplicate.allowed_copies,
+        caveats=caveats,
+        hash_caveats=(*caveats, *_hash_caveat(table)),
         hash_from=_hash_from(state),
+        last_used=_ANY if bank.rows is None else bank.rows - table.rows_per_rule,
+        depends=shares_masks or bool(limits) or bool(rivals),
         table_name=table.name,
         type_name=flow_type.name,
         rows_per_rule=table.rows_per_rule,
         picks_slot=table.picker == "caller",
         by_priority=table.priority == "slot_ascending",
         honours_priority=table.priority == "honoured",
+        plain_key=len(kept) == len(shape) and table.priority != "honoured",
         mask_model=table.mask_model,
-        shares_masks=table.mask_model in ("one_mask_per_port", "one_input_set_per_flow_type"),
-        limits=tuple(name for name, _ in shape if name in limited),
+        shares_masks=shares_masks,
+        limits=limits,
         rivals=rivals,
     )
 
@@ -179,38 +221,48 @@ def _priority(table: Table, rule: FlowRule) -> list[Reason]:
     ]
 
 
-def _checks(flow_type: FlowType, shape: Shape) -> list[tuple[int, str, FieldRule]]:
+def _checks(flow_type: FlowType, shape: Shape) -> list[Check]:
     found = []
     for index, (name, mask) in enumerate(shape):
         rule = flow_type.fields.get(name)
-        limited = rule is not None and (
-            rule.values is not None or rule.min is not None or rule.max is not None
+        if (
+            rule is None
+            or mask == RANGE_MASK
+            or (rule.values is None and rule.min is None and rule.max is None)
+        ):
+            continue
+        full = FIELDS[name].full_mask
+        found.append(
+            Check(
+                index=index,
+                field=name,
+                low=0 if rule.min is None else rule.min,
+                high=full if rule.max is None else rule.max,
+                allowed=rule.values,
+                rule=rule,
+            )
         )
-        if rule is not None and (limited or name == "in_port") and mask != RANGE_MASK:
-            found.append((index, name, rule))
     return found
 
 
-def value_reason(verdict: Verdict, name: str, value: Value, rule: FieldRule) -> Reason | None:
-    """Return why a flow type does not take a value; None where it does."""
-    assert isinstance(value, int), "a range is refused by its shape"
+def value_reason(verdict: Verdict, check: Check, value: int) -> Reason:
+    """Return why a flow type does not take a value, which `check` found wanting."""
     accepted = []
-    if rule.values is not None and value not in rule.values:
-        accepted.append("one of " + ", ".join(map(str, sorted(rule.values))))
-    if rule.min is not None and value < rule.min:
-        accepted.append(f"{rule.min} or more")
-    if rule.max is not None and value > rule.max:
-        accepted.append(f"{rule.max} or less")
-    if not accepted:
-        return None
+    if check.allowed is not None:
+        accepted.append("one of " + ", ".join(map(str, sorted(check.allowed))))
+    if check.rule.min is not None:
+        accepted.append(f"{check.rule.min} or more")
+    if check.rule.max is not None:
+        accepted.append(f"{check.rule.max} or less")
+    name = text_name(check.field)
+    note = f" ({check.rule.note})" if check.rule.note else ""
     return Reason(
         code="value.unsupported",
-        path=f"/match/{name}",
-        message=f"{text_name(name)} can't be {value} in table {verdict.table_name}"
-        + (f" ({rule.note})" if rule.note else ""),
+        path=f"/match/{check.field}",
+        message=f"{name} can't be {value} in table {verdict.table_name}{note}",
         accepted=", ".join(accepted),
         source=verdict.flow_type.source or verdict.table.source,
-        errno=rule.value_errno or answer(verdict.table.errors, "value")[0],
+        errno=check.rule.value_errno or answer(verdict.table.errors, "value")[0],
     )
 
 
@@ -232,12 +284,20 @@ def _delivers_to_vf(rule: FlowRule) -> bool:
     return any(isinstance(action, ToVf) for action in rule.actions)
 
 
-def _hash_from(state: TableState) -> int | None:
+def _hash_from(state: TableState) -> int:
     facts = state.table.hash
     if facts is None or state.rows is None:
-        return None
+        return _ANY
     # A probe finds a taken row with the chance used / rows; a rule is refused when all probes do.
     return int(state.rows * NEAR_FULL ** (1 / facts.search_depth))
+
+
+def _hash_caveat(table: Table) -> list[str]:
+    if table.hash is None:
+        return []
+    depth = table.hash.search_depth
+    looks = f"table {table.name} is nearly full and looks for a row at {depth} places only"
+    return [f"{looks}: the NIC may refuse this rule with {table.hash.errno} although rows are free"]
 
 
 def key_values(match: Match, wanted: frozenset[str]) -> dict[str, Value]:
