@@ -32,6 +32,14 @@ class Together:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotTogether:
+    """Fields of which one rule can't compare all."""
+
+    fields: tuple[str, ...]
+    errno: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowType:
     """One kind of rule that a table takes."""
 
@@ -41,7 +49,9 @@ class FlowType:
     field_errors: Mapping[str, str]
     at_least_one: tuple[str, ...] = ()
     together: tuple[Together, ...] = ()
+    not_together: tuple[NotTogether, ...] = ()
     implicit: tuple[str, ...] = ()
+    duplicate_ignores: frozenset[str] = frozenset()
     source: str = ""
 
 
@@ -61,6 +71,14 @@ class FieldLimit:
 
     field: str
     rows: int
+    errno: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTarget:
+    """A field by whose value the hardware knows one target only."""
+
+    field: str
     errno: str
 
 
@@ -103,7 +121,7 @@ class ActionRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """What becomes of a second rule with the same match: an errno, ``replace`` or ``allowed``."""
+    """What becomes of a second rule with the same match: an errno, ``replace``, ``allowed`` or ``unknown``."""
 
     answer: str
     allowed_copies: int = 1
@@ -152,6 +170,7 @@ class Table:
     needs: Needs
     excludes: tuple[str, ...] = ()
     hash: HashFacts | None = None
+    one_target_per_value: tuple[OneTarget, ...] = ()
     note: str = ""
 
 
@@ -192,6 +211,8 @@ class Setting:
     resets_vf: bool = False
     not_in_mode: str = ""
     mode_errno: str = ""
+    no_effect_in_mode: tuple[str | int, ...] = ()
+    via: str = "rtnetlink"
     value_errno: str = ""
     note: str = ""
     source: str = ""
@@ -232,6 +253,7 @@ class Rate:
     sum_within_link: bool = False
     link_speeds_bps: tuple[int, ...] = ()
     link_errno: str = ""
+    needs_port_vlan: bool = False
     needs: str = ""
     lost_on: tuple[str, ...] = ()
 
