@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicoffload.compiler.bank import add_copy, drop_copy
+from nicoffload.compiler.bank import InputSet, Target, add_copy, drop_copy, fate
 from nicoffload.compiler.verdict import Verdict
 from nicoffload.model import FlowRule
 
@@ -27,8 +27,16 @@ def take(verdict: Verdict, rule: FlowRule, key: object, slot: int | None) -> Non
     if verdict.depends:
         for name in verdict.limits:
             bank.limited[verdict.table_name, name] += 1
-        if verdict.shares_masks:
-            bank.share_masks(verdict.type_name, verdict.shape, verdict.compared)
+        if verdict.one_mask and bank.rules == 1:
+            bank.masks = verdict.shape
+        if verdict.one_input_set:
+            bank.input_sets.setdefault(verdict.type_name, InputSet(verdict.compared)).rules += 1
+        for index, _ in verdict.one_target:
+            value = (verdict.shape[index], rule.match.values[index])
+            bank.targets.setdefault(value, Target(fate(rule))).rules += 1
+        for index, _ in verdict.one_target:
+            value = (verdict.shape[index], rule.match.values[index])
+            bank.targets.setdefault(value, Target(fate(rule))).rules += 1
         if verdict.rivals:
             bank.by_table[verdict.table_name] += 1
 
@@ -46,7 +54,14 @@ def give_back(verdict: Verdict, rule: FlowRule, slot: int | None) -> None:
         verdict.copies[key] = same
     for name in verdict.limits:
         bank.limited[verdict.table_name, name] -= 1
-    if verdict.shares_masks:
-        bank.unshare_masks(verdict.type_name)
+    if verdict.one_input_set:
+        bank.input_sets[verdict.type_name].rules -= 1
+        if not bank.input_sets[verdict.type_name].rules:
+            del bank.input_sets[verdict.type_name]
+    for index, _ in verdict.one_target:
+        value = (verdict.shape[index], rule.match.values[index])
+        bank.targets[value].rules -= 1
+        if not bank.targets[value].rules:
+            del bank.targets[value]
     if verdict.rivals:
         bank.by_table[verdict.table_name] -= 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nicoffload.driver.contract import TableState
-from nicoffload.model import FlowRule, Match, Shape
+from nicoffload.model import ACTION_NAMES, FATES, Action, FlowRule, Match, Shape
 
 Same = FlowRule | tuple[FlowRule, ...]
 """The rules with one match: nearly always one, and then no tuple is made for it."""
@@ -25,6 +25,14 @@ class InputSet:
     rules: int = 0
 
 
+@dataclass(slots=True)
+class Target:
+    """Where all rules that compare a field with one value deliver to, and how many rules there are."""
+
+    fate: Action
+    rules: int = 0
+
+
 class Bank:
     """Rows, slots and masks that some tables share.
 
@@ -38,9 +46,10 @@ class Bank:
         self.rules = 0
         self.used = 0
         self.slots: dict[int, FlowRule] = {}
-        self.masks: Shape | None = None
+        self.masks: Shape = ()
         self.input_sets: dict[str, InputSet] = {}
         self.limited: Counter[tuple[str, str]] = Counter()
+        self.targets: dict[object, Target] = {}
         self.by_table: Counter[str] = Counter()
         self._reported = max((state.in_use for state in states), default=0)
         self._copies: dict[Shape, Copies] = {}
@@ -54,24 +63,6 @@ class Bank:
     def copies_of(self, shape: Shape) -> Copies:
         """Return the rules of one shape; the same object for as long as the bank lives."""
         return self._copies.setdefault(shape, {})
-
-    def share_masks(self, flow_type: str, masks: Shape, fields: frozenset[str]) -> None:
-        """Count a rule whose masks bind those that come after it."""
-        if self.masks is None:
-            self.masks = masks
-        shared = self.input_sets.get(flow_type)
-        if shared is None:
-            shared = self.input_sets[flow_type] = InputSet(fields)
-        shared.rules += 1
-
-    def unshare_masks(self, flow_type: str) -> None:
-        """Take a rule out of the count; the last one frees the masks."""
-        if not self.rules:
-            self.masks = None
-        shared = self.input_sets[flow_type]
-        shared.rules -= 1
-        if not shared.rules:
-            del self.input_sets[flow_type]
 
     def lowest_free(self) -> int:
         """Return the lowest slot that nothing is in, without taking it."""
@@ -89,6 +80,11 @@ class Bank:
         """Give a slot back."""
         if self.slots.pop(slot, None) is not None and slot < self._next:
             heapq.heappush(self._freed, slot)
+
+
+def fate(rule: FlowRule) -> Action:
+    """Return the action that ends a packet's way."""
+    return next(action for action in rule.actions if ACTION_NAMES[type(action)] in FATES)
 
 
 def add_copy(same: Same, rule: FlowRule) -> Same:

@@ -138,17 +138,16 @@ class Compiler:
         if number in self._placed:
             return self._refuse_id(rule)
         for verdict in plan.fits:
-            key = rule.match.values if verdict.plain_key else verdict.key(rule)
+            key = rule.match.values if verdict.pick is None else verdict.key(rule)
             if obstacles(verdict, rule, key, self._vfs):
                 continue
             bank = verdict.bank
             slot = _slot(verdict, rule) if verdict.picks_slot else None
+            caveats = verdict.caveats if bank.used < verdict.hash_from else verdict.hash_caveats
+            if key in verdict.copies:
+                caveats = (*caveats, verdict.copy_caveat)
             placement = Placement(
-                rule=rule,
-                table=verdict.table_name,
-                flow_type=verdict.type_name,
-                slot=slot,
-                caveats=verdict.caveats if bank.used < verdict.hash_from else verdict.hash_caveats,
+                rule=rule, table=verdict.table_name, flow_type=verdict.type_name, slot=slot, caveats=caveats
             )
             if keep:
                 take(verdict, rule, key, slot)

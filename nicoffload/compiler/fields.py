@@ -14,10 +14,12 @@ from nicoffload.compiler.words import exact_text, mask_text, names, text_name, v
 from nicoffload.driver.contract import TableState
 from nicoffload.errors import Reason
 from nicoffload.model import FIELDS, RANGE_MASK, Shape
-from nicoffload.profiles.types import Errors, FieldRule, FlowType, Table, Together
+from nicoffload.profiles.types import Errors, FieldRule, FlowType, NotTogether, Table, Together
 
 GROUP_BIT = 1 << 40
 """The multicast bit of a MAC address."""
+
+_VLAN = frozenset({"vlan_vid", "vlan_dei", "vlan_pcp"})
 
 _SHOWN_MASKS = 8
 
@@ -73,6 +75,8 @@ def field_reasons(judged: Judged) -> list[Reason]:
     reasons += _at_least_one(judged)
     for group in judged.flow_type.together:
         reasons += _together(judged, group)
+    for pair in judged.flow_type.not_together:
+        reasons += _not_together(judged, pair)
     reasons += _combination(judged)
     return reasons
 
@@ -125,7 +129,8 @@ def _mask(judged: Judged, name: str, mask: int, rule: FieldRule) -> Reason | Non
         return _range(judged, name, rule)
     if takes_mask(rule.mask, name, mask):
         return None
-    errno, silent = answer(judged.table.errors, "partial_mask")
+    conditions = ("vlan_mask", "partial_mask") if name in _VLAN else ("partial_mask",)
+    errno, silent = answer(judged.table.errors, *conditions)
     if rule.mask_errno:
         errno, silent = rule.mask_errno, False
     accepted = _accepted_masks(rule.mask, name)
@@ -140,6 +145,8 @@ def _mask(judged: Judged, name: str, mask: int, rule: FieldRule) -> Reason | Non
 def takes_mask(kind: str, name: str, mask: int) -> bool:
     """Tell whether a kind of mask rule compares a field under a mask just as it says."""
     full = FIELDS[name].full_mask
+    if kind == "group_bit":
+        return mask == GROUP_BIT
     if kind == "any" or mask == full:
         return True
     if kind == "prefix":
@@ -150,6 +157,8 @@ def takes_mask(kind: str, name: str, mask: int) -> bool:
 def _accepted_masks(kind: str, name: str) -> str:
     if kind == "prefix":
         return f"{text_name(name)} with a prefix mask"
+    if kind == "group_bit":
+        return f"the multicast bit of {text_name(name)} alone"
     group = ", or the multicast bit alone" if kind == "exact_or_group_bit" else ""
     leave_out = "" if kind == "required" else ", or left out"
     return f"{text_name(name)} with {exact_text(name)}{group}{leave_out}"
@@ -166,20 +175,20 @@ def _range(judged: Judged, name: str, rule: FieldRule) -> Reason:
         accepted = f"one rule for each of {shown}{more}"
     else:
         accepted = f"one rule for each of the {last - first + 1} ports"
-    errno, _ = answer(judged.table.errors, "range", "partial_mask")
+    errno = rule.mask_errno or answer(judged.table.errors, "partial_mask")[0]
     message = f"{text_name(name)} {first}-{last}: table {judged.table.name} compares no ranges"
     return judged.reason("range.unsupported", f"/match/{name}", message, accepted, errno)
 
 
 def _required(judged: Judged) -> Iterator[Reason]:
     present = {name for name, _ in judged.shape}
-    errno, _ = answer(judged.table.errors, "required", "combination", "partial_mask")
+    errno, _ = answer(judged.table.errors, "required", "combination")
     for name, rule in judged.flow_type.fields.items():
-        if rule.mask == "required" and name not in present:
+        if rule.mask in ("required", "group_bit") and name not in present:
             message = (
                 f"{judged.flow_type.name} rules of table {judged.table.name} always compare {text_name(name)}"
             )
-            accepted = f"{text_name(name)} with {exact_text(name)}"
+            accepted = _accepted_masks(rule.mask, name)
             yield judged.reason(
                 "field.required", f"/match/{name}", message, accepted, rule.mask_errno or errno
             )
@@ -189,7 +198,7 @@ def _at_least_one(judged: Judged) -> Iterator[Reason]:
     wanted = judged.flow_type.at_least_one
     present = {name for name, _ in judged.shape}
     if wanted and not present.intersection(wanted):
-        errno, _ = answer(judged.table.errors, "at_least_one", "combination")
+        errno, _ = answer(judged.table.errors, "required", "combination")
         errno = judged.table.empty_rule if judged.table.empty_rule and not judged.compared else errno
         message = f"{judged.flow_type.name} rules of table {judged.table.name} compare at least one of {names(wanted)}"
         yield judged.reason("field.at_least_one", "/match", message, f"one of {names(wanted)}", errno)
@@ -204,6 +213,15 @@ def _together(judged: Judged, group: Together) -> Iterator[Reason]:
     message = f"{names(group.fields)} count only when all of them are matched exactly{ignored}"
     accepted = f"all of {names(group.fields)} exactly, or none"
     yield judged.reason(code, f"/match/{next(iter(masks))}", message, accepted, group.errno or "")
+
+
+def _not_together(judged: Judged, group: NotTogether) -> Iterator[Reason]:
+    if judged.compared.issuperset(group.fields):
+        message = f"table {judged.table.name} can't compare all of {names(group.fields)} in one rule"
+        accepted = f"a rule without one of {names(group.fields)}"
+        yield judged.reason(
+            "field.not_together", f"/match/{group.fields[-1]}", message, accepted, group.errno
+        )
 
 
 def combinations(state: TableState, flow_type: str) -> list[frozenset[str]] | None:
@@ -223,9 +241,9 @@ def _combination(judged: Judged) -> Iterator[Reason]:
         message = f"table {table.name} takes no {judged.flow_type.name} rule that compares nothing"
         yield judged.reason("rule.empty", "/match", message, "a rule with a field", table.empty_rule)
         return
-    if table.combine == "or" and len(judged.shape) > 1:
+    if table.combine == "or" and len(compared) > 1:
         message = (
-            f"table {table.name} makes a filter of its own of each of {names(name for name, _ in judged.shape)}: "
+            f"table {table.name} makes a filter of its own of each of {names(compared)}: "
             "the rule would catch packets that have any of them"
         )
         yield judged.reason("mask.widened", "/match", message, "a rule with one field")
@@ -235,6 +253,7 @@ def _combination(judged: Judged) -> Iterator[Reason]:
         return
     errno, _ = answer(table.errors, "combination", "flow_type")
     who = "the firmware lists" if table.mask_model == "firmware_list" else f"table {table.name} has"
-    message = f"{who} no {judged.flow_type.name} filter for exactly {names(known)}"
+    which = f"for exactly {names(known)}" if listed else "at all"
+    message = f"{who} no {judged.flow_type.name} filter {which}"
     accepted = " or ".join(names(fields) for fields in listed)
     yield judged.reason("combination", "/match", message, accepted, errno)

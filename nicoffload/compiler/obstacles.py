@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nicoffload.compiler.actions import vf_exists
-from nicoffload.compiler.bank import first_copy, overlap
+from nicoffload.compiler.bank import fate, first_copy, overlap
 from nicoffload.compiler.fields import answer
 from nicoffload.compiler.verdict import Verdict, value_reason
 from nicoffload.compiler.words import mask_text, names, text_name
@@ -29,10 +29,7 @@ def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequen
     if verdict.checks:
         found = _values(verdict, rule, vfs)
     if verdict.depends:
-        for look in (_masks, _limits, _rivals):
-            more = look(verdict)
-            if more:
-                found = [*found, *more]
+        found = [*found, *_by_others(verdict, rule)]
     same = verdict.copies.get(key)
     if same is not None and (len(same) if isinstance(same, tuple) else 1) >= verdict.copies_max:
         found = [*found, _duplicate(verdict, first_copy(same))]
@@ -41,6 +38,22 @@ def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequen
         found = [*found, _full(verdict)]
     elif verdict.by_priority and rule.priority is not None and slot_by_priority(verdict, rule) is None:
         found = [*found, _no_slot(verdict)]
+    return found
+
+
+def _by_others(verdict: Verdict, rule: FlowRule) -> Sequence[Reason]:
+    """Return what rules that are there forbid, beyond being the same rule or taking the last row."""
+    found: list[Reason] = []
+    if verdict.one_mask and verdict.bank.rules and verdict.bank.masks != verdict.shape:
+        found.append(_second_mask(verdict))
+    if verdict.one_input_set:
+        found += _second_input_set(verdict)
+    if verdict.limits:
+        found += _limits(verdict)
+    if verdict.one_target:
+        found += _one_target(verdict, rule)
+    if verdict.rivals:
+        found += _rivals(verdict)
     return found
 
 
@@ -68,18 +81,13 @@ def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> Sequence[Reason]:
     return NOTHING if found is None else found
 
 
-def _masks(verdict: Verdict) -> Sequence[Reason]:
-    bank = verdict.bank
-    if not verdict.shares_masks:
-        return NOTHING
-    if verdict.mask_model == "one_mask_per_port":
-        if bank.masks is None or bank.masks == verdict.shape:
-            return []
-        message = (
-            "the port compares one mask for all its rules, and the rules that are there fixed another one"
-        )
-        return [_reason(verdict, "mask.second", "/match", message, _masks_text(bank.masks), "second_mask")]
-    fixed = bank.input_sets.get(verdict.type_name)
+def _second_mask(verdict: Verdict) -> Reason:
+    message = "the port compares one mask for all its rules, and the rules that are there fixed another one"
+    return _reason(verdict, "mask.second", "/match", message, _masks_text(verdict.bank.masks), "second_mask")
+
+
+def _second_input_set(verdict: Verdict) -> Sequence[Reason]:
+    fixed = verdict.bank.input_sets.get(verdict.type_name)
     if fixed is None or fixed.fields == verdict.compared:
         return NOTHING
     message = (
@@ -93,9 +101,7 @@ def _masks_text(masks: Shape) -> str:
     return ", ".join(f"{text_name(name)} with mask {mask_text(name, mask)}" for name, mask in masks)
 
 
-def _limits(verdict: Verdict) -> Sequence[Reason]:
-    if not verdict.limits:
-        return NOTHING
+def _limits(verdict: Verdict) -> list[Reason]:
     found = []
     for limit in verdict.table.limits:
         if (
@@ -116,9 +122,28 @@ def _limits(verdict: Verdict) -> Sequence[Reason]:
     return found
 
 
-def _rivals(verdict: Verdict) -> Sequence[Reason]:
-    if not verdict.rivals:
-        return NOTHING
+def _one_target(verdict: Verdict, rule: FlowRule) -> list[Reason]:
+    found: list[Reason] = []
+    for index, fact in verdict.one_target:
+        there = verdict.bank.targets.get((verdict.shape[index], rule.match.values[index]))
+        if there is None or there.fate == fate(rule):
+            continue
+        name = text_name(fact.field)
+        found.append(
+            Reason(
+                code="action.one_target",
+                path="/actions",
+                message=f"table {verdict.table_name} knows one target for each value of {name}, and the rules that "
+                "are there have another one",
+                accepted=f"the target of the other rules with this {name}",
+                source=verdict.table.source,
+                errno=fact.errno,
+            )
+        )
+    return found
+
+
+def _rivals(verdict: Verdict) -> list[Reason]:
     return [
         _reason(
             verdict,
@@ -135,7 +160,8 @@ def _rivals(verdict: Verdict) -> Sequence[Reason]:
 
 def _duplicate(verdict: Verdict, other: FlowRule) -> Reason:
     table = verdict.table
-    ignored = f" (it does not look at {names(table.duplicate.ignores)})" if verdict.pick is not None else ""
+    ignores = table.duplicate.ignores | verdict.flow_type.duplicate_ignores
+    ignored = f" (it does not look at {names(ignores)})" if verdict.pick is not None else ""
     if table.duplicate.answer == "replace":
         what = "the NIC would replace it without a word"
         errno = ""

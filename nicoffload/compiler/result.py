@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nicoffload.compiler.words import text_name
 from nicoffload.errors import (
     ConflictError,
     NicOffloadError,
@@ -134,8 +135,14 @@ class Refusal:
 
     def _hint(self) -> str:
         offers = [rung for rung in self.ladder if not rung.reasons]
-        return "; ".join(
-            f"{rung.name} in {rung.table}: {rung.also_catches}"
-            + (f" (needs {', '.join(rung.missing)})" if rung.missing else "")
+        if not offers:
+            return ""
+        ready = [f"{rung.name} in {rung.table} ({rung.also_catches})" for rung in offers if not rung.missing]
+        more = [
+            f"{rung.name} in {rung.table} with {', '.join(map(text_name, rung.missing))}"
             for rung in offers
-        )
+            if rung.missing
+        ]
+        parts = ["it could hold: " + "; ".join(ready)] if ready else []
+        parts += ["with more facts: " + "; ".join(more)] if more else []
+        return "; ".join(parts)

@@ -14,13 +14,15 @@ from nicoffload.compiler.words import names, text_name
 from nicoffload.driver.contract import TableState
 from nicoffload.errors import Reason
 from nicoffload.model import FIELDS, RANGE_MASK, FlowRule, Match, Shape, ToVf
-from nicoffload.profiles.types import FieldRule, FlowType, Table
+from nicoffload.profiles.types import FieldRule, FlowType, OneTarget, Table
 
 NEAR_FULL = 1e-3
 """Chance of a refusal by a hash table from which on the user is told."""
 
 _ANY = sys.maxsize
 """Stands for no limit, so that the one comparison of the hot path needs no special case."""
+
+_NO_REFUSAL = frozenset({"allowed", "unknown"})
 
 _DECIDES = {
     "none": "nothing defines which of two overlapping rules wins",
@@ -71,9 +73,10 @@ class Verdict:
         copies_max: How many rules with one match there may be.
         caveats: What to tell the user.
         hash_caveats: What to tell the user from `hash_from` on.
+        copy_caveat: What to tell the user where a rule with the same match is there.
         hash_from: Rows in use from which on the table may refuse by its hash.
         last_used: Rows in use at which one more rule still fits.
-        depends: Whether masks, narrower limits or other tables can speak against it.
+        depends: Whether masks, narrower limits, targets or other tables can speak against it.
     """
 
     state: TableState
@@ -89,6 +92,7 @@ class Verdict:
     copies_max: int
     caveats: tuple[str, ...]
     hash_caveats: tuple[str, ...]
+    copy_caveat: str
     hash_from: int
     last_used: int
     depends: bool
@@ -98,11 +102,10 @@ class Verdict:
     rows_per_rule: int
     picks_slot: bool
     by_priority: bool
-    honours_priority: bool
-    plain_key: bool
-    mask_model: str
-    shares_masks: bool
+    one_mask: bool
+    one_input_set: bool
     limits: tuple[str, ...]
+    one_target: tuple[tuple[int, OneTarget], ...]
     rivals: tuple[tuple[str, Bank], ...]
 
     @property
@@ -113,8 +116,7 @@ class Verdict:
     def key(self, rule: FlowRule) -> object:
         """Return what a driver compares to tell this rule from another one of its shape."""
         values = rule.match.values
-        kept = values if self.pick is None else self.pick(values)
-        return (kept, rule.priority) if self.honours_priority else kept
+        return values if self.pick is None else (self.type_name, self.pick(values))
 
 
 def make_verdict(
@@ -143,11 +145,15 @@ def make_verdict(
     judged = Judged(state=state, flow_type=flow_type, shape=shape, values=values)
     reasons = [*_blocked(state), *field_reasons(judged), *action_reasons(table, rule.actions, targets)]
     reasons += _priority(table, rule)
-    shares_masks = table.mask_model in ("one_mask_per_port", "one_input_set_per_flow_type")
+    one_mask = table.mask_model == "one_mask_per_port"
+    one_input_set = table.mask_model == "one_input_set_per_flow_type"
     caveats = tuple(_caveats(state, flow_type, shape, rule))
     limited = {limit.field for limit in table.limits}
     limits = tuple(name for name, _ in shape if name in limited)
-    kept = [index for index, (name, _) in enumerate(shape) if name not in table.duplicate.ignores]
+    places = {name: index for index, (name, _) in enumerate(shape)}
+    one_target = tuple((places[one.field], one) for one in table.one_target_per_value if one.field in places)
+    ignored = table.duplicate.ignores | flow_type.duplicate_ignores
+    kept = [index for index, (name, _) in enumerate(shape) if name not in ignored]
     return Verdict(
         state=state,
         bank=bank,
@@ -159,22 +165,22 @@ def make_verdict(
         compared=judged.compared,
         pick=None if len(kept) == len(shape) else _picker(kept),
         copies=bank.copies_of(tuple(shape[index] for index in kept)),
-        copies_max=_ANY if table.duplicate.answer == "allowed" else table.duplicate.allowed_copies,
+        copies_max=_ANY if table.duplicate.answer in _NO_REFUSAL else table.duplicate.allowed_copies,
         caveats=caveats,
         hash_caveats=(*caveats, *_hash_caveat(table)),
+        copy_caveat=_copy_caveat(table),
         hash_from=_hash_from(state),
         last_used=_ANY if bank.rows is None else bank.rows - table.rows_per_rule,
-        depends=shares_masks or bool(limits) or bool(rivals),
+        depends=one_mask or one_input_set or bool(limits) or bool(one_target) or bool(rivals),
         table_name=table.name,
         type_name=flow_type.name,
         rows_per_rule=table.rows_per_rule,
         picks_slot=table.picker == "caller",
         by_priority=table.priority == "slot_ascending",
-        honours_priority=table.priority == "honoured",
-        plain_key=len(kept) == len(shape) and table.priority != "honoured",
-        mask_model=table.mask_model,
-        shares_masks=shares_masks,
+        one_mask=one_mask,
+        one_input_set=one_input_set,
         limits=limits,
+        one_target=one_target,
         rivals=rivals,
     )
 
@@ -214,6 +220,7 @@ def _priority(table: Table, rule: FlowRule) -> list[Reason]:
         Reason(
             code="priority.unsupported",
             path="/priority",
+            errno=answer(table.errors, "priority")[0],
             message=f"table {table.name} has no priorities: {_DECIDES[table.priority]}",
             accepted="no priority, for a rule that no other one overlaps",
             source=table.source,
@@ -262,7 +269,7 @@ def value_reason(verdict: Verdict, check: Check, value: int) -> Reason:
         message=f"{name} can't be {value} in table {verdict.table_name}{note}",
         accepted=", ".join(accepted),
         source=verdict.flow_type.source or verdict.table.source,
-        errno=check.rule.value_errno or answer(verdict.table.errors, "value")[0],
+        errno=check.rule.value_errno,
     )
 
 
@@ -298,6 +305,12 @@ def _hash_caveat(table: Table) -> list[str]:
     depth = table.hash.search_depth
     looks = f"table {table.name} is nearly full and looks for a row at {depth} places only"
     return [f"{looks}: the NIC may refuse this rule with {table.hash.errno} although rows are free"]
+
+
+def _copy_caveat(table: Table) -> str:
+    if table.duplicate.answer == "unknown":
+        return f"a rule with the same match is in table {table.name}: what the NIC makes of a second one is not known"
+    return f"a rule with the same match is in table {table.name}: which of them a packet meets is not defined"
 
 
 def key_values(match: Match, wanted: frozenset[str]) -> dict[str, Value]:
