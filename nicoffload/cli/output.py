@@ -56,7 +56,7 @@ class Output:
     color: bool = True
 
     def json(self, schema: str, document: Mapping[str, Any]) -> None:
-        """Print a JSON document that names its schema: ``{"schema": "cli-devices", ...}``.
+        """Print a JSON document that names its schema: ``{"schema": "cli-output", ...}``.
 
         Args:
             schema: Name of a file in ``schemas/``, without ``.schema.json``.
@@ -113,9 +113,9 @@ class Output:
             yield lambda done: bar.update(task, completed=done)
 
     def error(self, fault: NicOffloadError) -> None:
-        """Print an error on stderr: for people with its hint, for machines as a ``cli-error`` document."""
+        """Print an error on stderr: for people with its hint, for machines as a JSON document."""
         if self.as_json:
-            document = {"schema": "cli-error", "error": error_to_json(fault)}
+            document = {"schema": "cli-output", "command": "error", "error": error_to_json(fault)}
             print(json.dumps(document, indent=2), file=sys.stderr)
         else:
             print("\n".join(error_lines(fault)), file=sys.stderr)

@@ -18,5 +18,6 @@ class RuleTextError(InvalidRequestError):
 
     def __init__(self, message: str, *, text: str, column: int, path: str = "", hint: str = "") -> None:
         super().__init__(f"{message} (column {column})", path=path, hint=hint)
+        self.reason = message
         self.text = text
         self.column = column

@@ -20,6 +20,7 @@ from nicoffload.model.fields import FIELDS, Kind
 from nicoffload.model.match import FieldValue, Masked, Match, field_value
 from nicoffload.model.rule import FlowRule
 from nicoffload.model.values import format_switch_port, parse_switch_port
+from nicoffload.schema import validate
 
 _MAX_EXACT_JSON = (1 << 53) - 1
 """Largest whole number that every JSON reader keeps; what is larger is written as text."""
@@ -53,8 +54,6 @@ def rule_from_json(document: Any, *, rule_id: uuid.UUID | None = None, source: s
     try:
         return _rule(document, rule_id)
     except InvalidRequestError:
-        from nicoffload.schema import validate  # noqa: PLC0415
-
         validate(document, "flow-rule", error=InvalidRequestError, source=source)
         raise
 

@@ -1,0 +1,71 @@
+"""``nicoffload capabilities NIC``: what a NIC can do, and how that is known."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from nicoffload.cli.arguments import add_common
+from nicoffload.cli.session import Session
+
+
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "capabilities",
+        help="show what a NIC can do",
+        description="Show what a NIC can do. evidence: declared by its profile, probed on the device, or observed.",
+    )
+    parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+    parser.add_argument("--sources", action="store_true", help="show where each fact comes from")
+    add_common(parser)
+    parser.set_defaults(command=_capabilities)
+
+
+def _capabilities(args: argparse.Namespace, session: Session) -> int:
+    from nicoffload.codec import to_json
+
+    with session.open(args.nic) as nic:
+        info, found, tables = nic.info, nic.capabilities(), nic.tables()
+    if session.output.as_json:
+        document = {
+            "device": to_json(info),
+            "capabilities": to_json(list(found)),
+            "tables": [
+                {
+                    "name": state.table.name,
+                    "mechanism": state.table.mechanism,
+                    "mask_model": state.table.mask_model,
+                    "rows": state.rows,
+                    "in_use": state.in_use,
+                    "blocked": to_json(state.blocked),
+                    "enable": to_json(state.enable),
+                }
+                for state in tables
+            ],
+        }
+        session.answer("capabilities", document)
+        return 0
+    out = session.output
+    out.line(f"{info.name}: {info.title} ({info.family}{', emulated' if info.emulated else ''})")
+    columns = ["capability", "support", "evidence", "detail", *(["source"] if args.sources else [])]
+    rows = [[c.name, c.support.value, c.evidence.value, c.detail, c.source][: len(columns)] for c in found]
+    out.line()
+    out.table(columns, rows)
+    if tables:
+        out.line()
+        out.table(
+            ("table", "rows", "in use", "masks", "takes rules"),
+            [
+                (
+                    state.table.name,
+                    "unknown" if state.rows is None else str(state.rows),
+                    str(state.in_use),
+                    state.table.mask_model,
+                    "; ".join(map(str, state.blocked)) or "yes",
+                )
+                for state in tables
+            ],
+            right=("rows", "in use"),
+        )
+    return 0

@@ -1,0 +1,143 @@
+"""``nicoffload plan`` and ``apply``: bring a NIC to the state that a file says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nicoffload.cli.arguments import add_common
+from nicoffload.cli.session import Session
+from nicoffload.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from nicoffload.nic import Nic, Plan
+
+_FILE = """\
+The file is YAML or JSON, of the form of schemas/desired-state.schema.json:
+
+  vf_count: 4
+  vfs:
+    - {vf: 0, mac: "02:00:00:00:00:01", vlan: {vid: 100}}
+  rates:
+    - {vf: 0, max_tx_bps: 100M}
+  flows:
+    - tcp,nw_dst=10.0.0.5,tp_dst=443 actions=vf:0
+  exact: false
+"""
+
+_SIGNS = {"add": "+", "remove": "-"}
+
+
+def add(commands: Any) -> None:
+    """Add the parsers of both commands."""
+    for name, text, command in (
+        ("plan", "show what it takes to bring a NIC to a state; changes nothing", _plan),
+        ("apply", "bring a NIC to a state", _apply),
+    ):
+        parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.\n\n{_FILE}")
+        parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+        parser.add_argument(
+            "--file", required=True, metavar="FILE", help="the state, as YAML or JSON; - for stdin"
+        )
+        parser.add_argument(
+            "--equivalents", action="store_true", help="show the commands that would do the same"
+        )
+        if command is _apply:
+            parser.add_argument("--yes", action="store_true", help="do it without asking")
+            parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
+        add_common(parser)
+        parser.set_defaults(command=command)
+
+
+def _plan(args: argparse.Namespace, session: Session) -> int:
+    document, source = _read(args)
+    with session.open(args.nic) as nic:
+        plan = _planned(document, source, nic)
+    _print(plan, args, session, applied=False)
+    return 0
+
+
+def _apply(args: argparse.Namespace, session: Session) -> int:
+    document, source = _read(args)
+    with session.open(args.nic) as nic:
+        plan = _planned(document, source, nic)
+        if args.dry_run or not plan.steps:
+            _print(plan, args, session, applied=False)
+            return 0
+        if not session.output.as_json:
+            _print(plan, args, session, applied=False)
+        if not args.yes and not _confirmed(plan, session):
+            session.output.note("Nothing done.")
+            return 1
+        with session.output.progress("applying", len(plan.steps)) as progress:
+            nic.apply(plan, progress=progress)
+    if session.output.as_json:
+        _print(plan, args, session, applied=True)
+    else:
+        session.output.line(f"Done: {_count(plan)}.")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> tuple[Any, str]:
+    from nicoffload.cli.desired import load_desired
+    from nicoffload.cli.files import read_text
+
+    source = "standard input" if args.file == "-" else args.file
+    return load_desired(read_text(args.file), source), source
+
+
+def _planned(document: Any, source: str, nic: Nic) -> Plan:
+    from nicoffload.cli.desired import to_desired
+
+    return nic.plan(to_desired(document, nic, source))
+
+
+def _confirmed(plan: Plan, session: Session) -> bool:
+    if session.output.as_json or not sys.stdin.isatty():
+        raise InvalidRequestError(
+            "nobody is there to ask", hint="--yes does it without asking; --dry-run only shows it"
+        )
+    session.output.note(f"Apply {_count(plan)} to the NIC, disruption {plan.disruption.value}? [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _count(plan: Plan) -> str:
+    return "1 step" if len(plan.steps) == 1 else f"{len(plan.steps)} steps"
+
+
+def _print(plan: Plan, args: argparse.Namespace, session: Session, *, applied: bool) -> None:
+    from nicoffload.codec import to_json
+
+    if session.output.as_json:
+        session.answer(
+            "apply" if applied else "plan",
+            {
+                "nic": args.nic,
+                "steps": to_json(plan.steps),
+                "disruption": plan.disruption.value,
+                "applied": applied,
+            },
+        )
+        return
+    if not plan.steps:
+        session.output.line("Nothing to do.")
+        return
+    session.output.table(
+        ("", "step", "of", "what", "disruption"),
+        [
+            (
+                _SIGNS.get(step.action.partition("_")[0], "~"),
+                step.action,
+                step.target,
+                step.detail,
+                step.disruption.value,
+            )
+            for step in plan.steps
+        ],
+    )
+    if args.equivalents:
+        for step in plan.steps:
+            for command in step.equivalents:
+                session.output.line(f"same as: {command}")
+    session.output.line(f"{_count(plan)}, disruption {plan.disruption.value}.")
