@@ -1,0 +1,145 @@
+"""What the emulated hardware does with a packet that a rule matches."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from nicoffload.model import (
+    ACTION_NAMES,
+    FIRST_VF_PORT,
+    Action,
+    Drop,
+    Mirror,
+    Police,
+    PopVlan,
+    PushVlan,
+    SetField,
+    ToQueue,
+    ToUplink,
+    ToVf,
+    TunnelSet,
+)
+from nicoffload_mock import assumptions
+from nicoffload_mock.emulator.answer import Refused, refuse
+from nicoffload_mock.emulator.spec import TableSpec
+
+DROPPED = -1
+UPLINK = 0
+PF = 1
+_VLAN_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of a packet.
+
+    Args:
+        port: Switch port that it goes to; -1 for none.
+        mirrors: Switch ports that get a copy.
+        police: (bits per second, burst in bytes), or None.
+        added_bytes: What tags and tunnels add to the frame.
+    """
+
+    port: int
+    mirrors: tuple[int, ...]
+    police: tuple[int, int] | None
+    added_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What an action can name at present.
+
+    Args:
+        vfs: How many VFs exist.
+        unbound: VFs without their driver on the host.
+        queues_per_vf: Receive queues of a VF that a rule can name.
+    """
+
+    vfs: int
+    unbound: frozenset[int]
+    queues_per_vf: int
+
+
+def make_plan(table: TableSpec, actions: tuple[Action, ...], targets: Targets) -> Plan:
+    """Return what a table makes of a rule's actions.
+
+    Raises:
+        Refused: It can't do one of them, or not so many, or not in this order.
+    """
+    names = [ACTION_NAMES[type(action)] for action in actions]
+    _check_names(table, names)
+    _check_arrangement(table, names)
+    port, police, added = DROPPED, None, 0
+    mirrors: list[int] = []
+    for at, action in enumerate(actions):
+        path = f"/actions/{at}"
+        match action:
+            case ToVf():
+                _check_vf(table, action, targets, path)
+                port = FIRST_VF_PORT + action.vf
+            case ToQueue(queue=queue):
+                if queue >= assumptions.PF_QUEUES:
+                    refuse(table.errors, "queue_range", f"there is no queue {queue}", path=path)
+                port = PF
+            case ToUplink():
+                port = UPLINK
+            case Drop():
+                port = DROPPED
+            case Mirror(port=copy):
+                if copy >= FIRST_VF_PORT + targets.vfs:
+                    refuse(table.errors, "vf_range", f"there is no port {copy}", path=path)
+                mirrors.append(copy)
+            case Police(rate_bps=rate, burst_bytes=burst):
+                police = (rate, burst)
+            case SetField(field=field):
+                if table.set_fields is not None and field not in table.set_fields:
+                    refuse(table.errors, "action", f"can't rewrite {field}", path=path, errno=table.action_errno)
+            case _:
+                added += _added_bytes(action)
+                if names[at] == "pf":
+                    port = PF
+    return Plan(port, tuple(mirrors), police, added)
+
+
+def _check_names(table: TableSpec, names: list[str]) -> None:
+    for at, name in enumerate(names):
+        if name not in table.actions:
+            condition = "vf_target" if name == "vf" and "vf_target" in table.errors else "action"
+            answer = table.errors.get(condition) or "EOPNOTSUPP"
+            raise Refused(answer, condition, f"no such action: {name}", f"/actions/{at}")
+
+
+def _check_arrangement(table: TableSpec, names: list[str]) -> None:
+    for name in set(names):
+        if names.count(name) > table.at_most.get(name, 1):
+            refuse(table.errors, "action", f"{name} too often", path="/actions", errno=table.action_errno)
+    levels = [level for name in names for level, members in enumerate(table.order) if name in members]
+    if any(later < earlier for earlier, later in itertools.pairwise(levels)):
+        refuse(table.errors, "action_order", "actions in another order", path="/actions", errno=table.action_errno)
+    for group in table.not_together:
+        if group <= set(names):
+            text = f"{' and '.join(sorted(group))} exclude each other"
+            refuse(table.errors, "action", text, path="/actions", errno=table.action_errno)
+
+
+def _check_vf(table: TableSpec, action: ToVf, targets: Targets, path: str) -> None:
+    if action.vf >= targets.vfs:
+        refuse(table.errors, "vf_range", f"there is no VF {action.vf}", path=path)
+    if action.vf in targets.unbound and table.needs.get("vf_driver_on_host"):
+        refuse(table.errors, "vf_target", f"VF {action.vf} has no driver on the host", path=path)
+    if action.queue and not table.vf_queue:
+        refuse(table.errors, "queue_range", "a rule can't name a queue of a VF", path=path)
+    if action.queue >= targets.queues_per_vf and table.vf_queue:
+        refuse(table.errors, "queue_range", f"VF {action.vf} has no queue {action.queue}", path=path)
+
+
+def _added_bytes(action: Action) -> int:
+    if isinstance(action, PushVlan):
+        return _VLAN_BYTES
+    if isinstance(action, PopVlan):
+        return -_VLAN_BYTES
+    if isinstance(action, TunnelSet):
+        return assumptions.TUNNEL_BYTES[":" in action.dst]
+    return 0
