@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -12,7 +12,7 @@ class Loader(yaml.SafeLoader):
     """SafeLoader with the plain scalars of YAML 1.2, without anchors, and strict about keys."""
 
     # Without the resolvers of YAML 1.1: there 12:00:00:00:00:01 is a number, `no` is false, 2001-01-01 is a date.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  as PyYAML declares it
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse anchors, aliases and tags where they stand."""
