@@ -230,8 +230,9 @@ def read_back(driver: MockDriver, vf: Vf) -> RateLimit | None:
         if lie.get("vf", vf.index) == vf.index
         for key, value in lie.items()
     }
-    low = lies.get("min_tx_bps", vf.min_tx.reported) or None
-    high = lies.get("max_tx_bps", vf.max_tx.reported) or None
+    held = [driver.device.holds_rate(vf, kind) for kind in ("min_tx", "max_tx")]
+    low = lies.get("min_tx_bps", vf.min_tx.reported if held[0] else 0) or None
+    high = lies.get("max_tx_bps", vf.max_tx.reported if held[1] else 0) or None
     # A NIC may report a guarantee above a limit; the value type holds no such thing.
     return RateLimit(min_tx_bps=min(low, high) if low and high else low, max_tx_bps=high)
 
@@ -293,8 +294,12 @@ class MockRates(RateControl):
             return
 
     def _report(self, vf: Vf, requested: RateLimit | None, note: str) -> RateReport:
-        low, high = vf.min_tx.applied or None, vf.max_tx.applied or None
+        held = [self._device.holds_rate(vf, kind) for kind in ("min_tx", "max_tx")]
+        low = vf.min_tx.applied or None if held[0] else None
+        high = vf.max_tx.applied or None if held[1] else None
         notes = [note] if note else []
+        if not all(held) and (vf.max_tx.asked or vf.min_tx.asked):
+            notes.append("the rate takes effect only while the VF has a port VLAN")
         if requested is not None and not note and (requested.max_tx_bps != high or requested.min_tx_bps != low):
             notes.append("the NIC works in coarser steps")
         if vf.max_tx.reported != vf.max_tx.applied or vf.min_tx.reported != vf.min_tx.applied:

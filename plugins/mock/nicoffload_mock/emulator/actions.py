@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 from nicoffload.model import (
@@ -115,9 +114,12 @@ def _check_arrangement(table: TableSpec, names: list[str]) -> None:
     for name in set(names):
         if names.count(name) > table.at_most.get(name, 1):
             refuse(table.errors, "action", f"{name} too often", path="/actions", errno=table.action_errno)
-    levels = [level for name in names for level, members in enumerate(table.order) if name in members]
-    if any(later < earlier for earlier, later in itertools.pairwise(levels)):
-        refuse(table.errors, "action_order", "actions in another order", path="/actions", errno=table.action_errno)
+    reached = 0
+    for name in names:
+        levels = [level for level, members in enumerate(table.order) if name in members]
+        reached = next((level for level in levels if level >= reached), -1 if levels else reached)
+        if reached < 0:
+            refuse(table.errors, "action", "actions in another order", path="/actions", errno=table.action_errno)
     for group in table.not_together:
         if group <= set(names):
             text = f"{' and '.join(sorted(group))} exclude each other"

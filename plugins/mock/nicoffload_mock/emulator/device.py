@@ -122,7 +122,7 @@ class Device:
             if table.spec.name in other_table.spec.excludes and other_table.entries:
                 refuse(table.spec.errors, "excluded", f"table {other_table.spec.name} holds rules", path="/table")
         if table.spec.picker == "none" and rule.rule_id in table.by_rule:
-            raise Refused("EEXIST", "cookie", f"cookie {rule.rule_id} is in use", "/rule_id")
+            raise Refused(table.spec.errors.get("duplicate") or "EEXIST", "cookie", f"cookie {rule.rule_id} is in use", "/rule_id")
         if self.faults.active:
             rows_left = self.faults.rows_left(table)
             if self.faults.does_nothing("flow_create", self):
@@ -216,16 +216,18 @@ class Device:
         if doc is None:
             raise Refused("ENOENT", "sriov", "no SR-IOV")
         if count > self.vf_limit():
-            raise Refused("ERANGE", "too_many", f"at most {self.vf_limit()} VFs")
+            errors = doc["errors"]
+            answer = errors.get("above_total") or errors.get("too_many") or "ERANGE"
+            raise Refused(answer, "too_many", f"at most {self.vf_limit()} VFs")
         if count == len(self.vfs):
             return
-        write = doc.get("sysfs_write", "works" if doc["method"] == "sysfs" else "no_effect")
+        write = doc.get("sysfs_write", "works" if doc["method"] == "sysfs" else "ENOENT")
         if write not in ("works", "no_effect"):
             raise Refused(write, "sriov", "VFs are not made here")
         if write == "no_effect" or (self.faults.active and self.faults.does_nothing("vf_count", self)):
             return
         if count and self.vfs:
-            raise Refused("EBUSY", "vfs_present", "write 0 first")
+            raise Refused(doc["errors"].get("not_zero_first") or "EBUSY", "vfs_present", "write 0 first")
         ready_ns = self.now_ns + assumptions.RESET_NS + self.faults.slow_ns()
         self._make_vfs(count - min(count, self.faults.missing_vfs()), ready_ns)
         self._changed()
@@ -336,12 +338,16 @@ class Device:
         counters = self._by_name[entry.table].spec.counters
         return bool(counters and counters.get("byte_basis") == "l3")
 
+    def holds_rate(self, vf: Vf, kind: str) -> bool:
+        """Return whether a rate that was taken is enforced and reported."""
+        return vf.has_vlan or not self.document["rates"][kind].get("needs_port_vlan")
+
     def bucket(self, index: int) -> TokenBucket | None:
         """Return the token bucket of a VF's transmit limit; None where it has none."""
         if index >= len(self.vfs):
             return None
         rate = self.vfs[index].max_tx.applied
-        if not rate:
+        if not rate or not self.holds_rate(self.vfs[index], "max_tx"):
             return None
         found = self._buckets.get(index)
         if found is None:

@@ -62,7 +62,7 @@ def make_recipe(table: TableSpec, kind: TypeSpec, shape: Shape) -> Recipe:
     kept = _drop_parts(table, kind, shape, kept)
     matched = {shape[at][0] for at in kept}
     inputs = frozenset(matched - {name for name, values in kind.fixed.items() if values})
-    _check_contents(table, kind, inputs)
+    _check_contents(table, kind, matched, inputs)
     rank = _rank(table, kind, inputs)
     added = tuple(name for name in kind.implicit if name not in matched)
     compared = (*(shape[at] for at in kept), *((name, FIELDS[name].full_mask) for name in added))
@@ -110,7 +110,7 @@ def _check_fixed(table: TableSpec, kind: TypeSpec, shape: Shape) -> None:
             answer = table.errors.get("flow_type") or "EINVAL"
             raise Refused(answer, "flow_type", f"not of flow type {kind.name}: {name}", f"/match/{name}")
     for name, rule in kind.fields.items():
-        if rule.rule == "required" and name not in masks:
+        if rule.rule in ("required", "group_bit") and name not in masks:
             refuse(table.errors, "required", f"{name} must be matched", path=f"/match/{name}", errno=rule.mask_errno)
 
 
@@ -122,22 +122,27 @@ def _is_compared(table: TableSpec, kind: TypeSpec, name: str, mask: int) -> bool
         refuse(table.errors, "field", f"can't match {name}", path=path, errno=kind.field_errors.get(name))
         return False
     if mask == RANGE_MASK:
-        raise Refused(rule.mask_errno or _mask_errno(table), "partial_mask", f"no ranges of {name}", path)
+        answer = rule.mask_errno or _mask_errno(table, name) or "EINVAL"
+        raise Refused(answer, "partial_mask", f"no ranges of {name}", path)
     if rule.rule == "ignored":
         return False
     if _mask_fits(rule.rule, name, mask):
         return True
     if rule.rule != "exact_or_ignored":
-        refuse(table.errors, "partial_mask", f"mask of {name} is not taken", path=path, errno=rule.mask_errno)
+        answer = rule.mask_errno or _mask_errno(table, name)
+        refuse(table.errors, "partial_mask", f"mask of {name} is not taken", path=path, errno=answer)
     return False
 
 
-def _mask_errno(table: TableSpec) -> str:
-    return table.errors.get("partial_mask") or "EINVAL"
+def _mask_errno(table: TableSpec, name: str) -> str | None:
+    vlan = table.errors.get("vlan_mask") if name in ("vlan_vid", "vlan_dei", "vlan_pcp") else None
+    return vlan or table.errors.get("partial_mask", "EINVAL")
 
 
 def _mask_fits(rule: str, name: str, mask: int) -> bool:
     full = FIELDS[name].full_mask
+    if rule == "group_bit":
+        return mask == _GROUP_BIT
     if rule == "any" or mask == full:
         return True
     if rule == "prefix":
@@ -159,12 +164,14 @@ def _drop_parts(table: TableSpec, kind: TypeSpec, shape: Shape, kept: list[int])
     return kept
 
 
-def _check_contents(table: TableSpec, kind: TypeSpec, inputs: frozenset[str]) -> None:
-    if not inputs and table.has_empty_rule and table.empty_rule is not None:
+def _check_contents(table: TableSpec, kind: TypeSpec, matched: set[str], inputs: frozenset[str]) -> None:
+    if not matched and table.empty_rule is not None:
         raise Refused(table.empty_rule, "empty_rule", "the rule compares nothing", "/match")
     if kind.at_least_one and not inputs & kind.at_least_one:
-        text = f"needs one of {', '.join(sorted(kind.at_least_one))}"
-        refuse(table.errors, "combination", text, path="/match", errno=table.empty_rule if not inputs else None)
+        refuse(table.errors, "required", f"needs one of {', '.join(sorted(kind.at_least_one))}", path="/match")
+    for group, errno in kind.not_together:
+        if group <= matched:
+            raise Refused(errno, "combination", f"not together: {', '.join(sorted(group))}", "/match")
 
 
 def _rank(table: TableSpec, kind: TypeSpec, inputs: frozenset[str]) -> int:

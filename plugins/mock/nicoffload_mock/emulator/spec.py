@@ -34,6 +34,8 @@ class TypeSpec:
     field_errors: Mapping[str, str]
     at_least_one: frozenset[str]
     together: tuple[tuple[frozenset[str], str | None], ...]
+    not_together: tuple[tuple[frozenset[str], str], ...]
+    ignores: frozenset[str]
     implicit: tuple[str, ...]
 
 
@@ -65,6 +67,7 @@ class TableSpec:
     rows_assumed: bool
     rows_per_rule: int
     limits: tuple[tuple[str, int, str], ...]
+    one_target: tuple[tuple[str, str], ...]
     picker: str
     occupied: str
     erases_old: bool
@@ -73,7 +76,6 @@ class TableSpec:
     shapes: tuple[ListedShape, ...]
     combine: str
     empty_rule: str | None
-    has_empty_rule: bool
     priority: str
     duplicate: str
     copies: int
@@ -119,6 +121,7 @@ def read_table(doc: Doc, rows: int | None) -> TableSpec:
         rows_assumed=not stated,
         rows_per_rule=capacity.get("rows_per_rule", 1),
         limits=tuple((item["field"], item["rows"], item["errno"]) for item in capacity.get("limits", ())),
+        one_target=tuple((item["field"], item["errno"]) for item in doc.get("one_target_per_value", ())),
         picker=slots["picker"],
         occupied=slots.get("occupied", "replace"),
         erases_old=slots.get("erases_old", True),
@@ -127,9 +130,9 @@ def read_table(doc: Doc, rows: int | None) -> TableSpec:
         shapes=shapes,
         combine=doc.get("combine", "and"),
         empty_rule=doc.get("empty_rule"),
-        has_empty_rule="empty_rule" in doc,
         priority=doc["priority"],
-        duplicate=duplicate["answer"],
+        # No source states what becomes of the second rule: assume that the hardware takes both.
+        duplicate="allowed" if duplicate["answer"] == "unknown" else duplicate["answer"],
         copies=duplicate.get("allowed_copies", 1),
         ignores=frozenset(duplicate.get("ignores", ())),
         actions=frozenset(doc["actions"]),
@@ -159,6 +162,8 @@ def _read_type(doc: Doc) -> TypeSpec:
         field_errors=doc.get("field_errors", {}),
         at_least_one=frozenset(doc.get("at_least_one", ())),
         together=tuple((frozenset(item["fields"]), item["errno"]) for item in doc.get("together", ())),
+        not_together=tuple((frozenset(item["fields"]), item["errno"]) for item in doc.get("not_together", ())),
+        ignores=frozenset(doc.get("duplicate_ignores", ())),
         implicit=tuple(doc.get("implicit", ())),
     )
 

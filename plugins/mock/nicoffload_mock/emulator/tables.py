@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
-
 from nicoffload.model import FlowRule
 from nicoffload_mock.emulator.actions import Plan, Targets, make_plan
 from nicoffload_mock.emulator.answer import Refused, refuse
@@ -148,6 +146,8 @@ class Table:
             refuse(spec.errors, "slot_occupied", f"location {entry.slot} is in use", default="EEXIST")
         self._check_masks(entry, old)
         twin = self._find_twin(entry, old)
+        if spec.one_target:
+            self._check_targets(entry, old)
         self._check_room(entry, twin or old, rows_left)
         row = self._find_row(entry, twin)
         replaced = [gone for gone in (old, twin) if gone is not None]
@@ -235,10 +235,13 @@ class Table:
     def _check_slot(self, slot: int | None) -> None:
         picker = self.spec.picker
         if picker == "caller":
-            if slot is None or not 0 <= slot < self.bank.rows:
-                refuse(self.spec.errors, "slot_range", f"there is no location {slot}", path="/slot")
+            if slot is None:
+                raise Refused(self.spec.errors.get("slot_any") or "EINVAL", "slot_any", "no location asked for", "/slot")
+            if not 0 <= slot < self.bank.rows:
+                answer = self.spec.errors.get("slot_range") or "EINVAL"
+                raise Refused(answer, "slot_range", f"there is no location {slot}", "/slot")
         elif picker == "driver" and slot is not None:
-            refuse(self.spec.errors, "slot_range", "the driver picks the location", path="/slot")
+            refuse(self.spec.errors, "slot_given", "the driver picks the location", path="/slot")
 
     def _check_masks(self, entry: Entry, old: Entry | None) -> None:
         model = self.spec.mask_model
@@ -262,8 +265,17 @@ class Table:
             raise Refused(answer, "duplicate", f"the same match is installed: {same[0].rule.rule_id}", "/match")
         return None
 
+    def _check_targets(self, entry: Entry, old: Entry | None) -> None:
+        for field, errno in self.spec.one_target:
+            value = _value(entry, field)
+            for other in self.entries.values():
+                same = other is not old and value is not None and _value(other, field) == value
+                if same and other.rule.actions != entry.rule.actions:
+                    text = f"another target holds this {field}: rule {other.rule.rule_id}"
+                    raise Refused(errno, "one_target", text, f"/match/{field}")
+
     def _identity(self, entry: Entry) -> object:
-        ignores = self.spec.ignores
+        ignores = self.spec.ignores | self.spec.types[entry.flow_type].ignores
         if not ignores:
             return entry.filters
         left = [
@@ -408,6 +420,14 @@ class Table:
             self._limited[field] -= _compares(entry, field)
 
 
+def _value(entry: Entry, field: str) -> tuple[int, int] | None:
+    for shape, values in entry.filters:
+        for (name, mask), value in zip(shape, values, strict=True):
+            if name == field:
+                return (mask, value)
+    return None
+
+
 def _compares(entry: Entry, field: str) -> bool:
     return any(name == field for name, _ in entry.recipe.shape)
 
@@ -417,8 +437,3 @@ def _nearer(first: Refused | None, second: Refused) -> Refused:
     if first is None or (first.condition == "flow_type" != second.condition):
         return second
     return first
-
-
-def find(tables: Iterable[Table], name: str) -> Table | None:
-    """Return a table by name."""
-    return next((table for table in tables if table.spec.name == name), None)

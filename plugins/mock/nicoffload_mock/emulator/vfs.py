@@ -76,21 +76,31 @@ def change(doc: Mapping[str, Any], vf: Vf, name: str, value: Value, mode: str) -
         Refused: The driver takes no such setting, or not this value.
     """
     setting = doc[name]
+    if name == "spoof_check" and vf.driver and "spoof_check_running" in doc["errors"]:
+        refuse(doc["errors"], "spoof_check_running", "the VF has transmit queues running", path="/spoof_check")
+    plain = _plain(value)
+    if setting.get("not_in_mode") == mode and plain in setting.get("no_effect_in_mode", ()):
+        return False
     _check_support(setting, name, mode)
     if isinstance(value, VlanTag):
         _check_vlan(doc, value)
         vf.vid, vf.pcp, vf.protocol = value.vid, value.pcp, value.protocol
         return bool(setting.get("resets_vf"))
-    plain = value.value if isinstance(value, LinkState) else value
     if plain in setting.get("no_effect", ()):
         return False
     values = setting.get("values")
     if values is not None and plain not in values:
         raise Refused(setting.get("value_errno", "EINVAL"), name, f"{plain} is not taken", f"/{name}")
-    if name == "mac" and value == 0 and setting.get("zero") == "EPERM" and vf.spoof_check:
-        raise Refused("EPERM", "mac_zero", "not while spoofed frames are checked", "/mac")
+    if name == "mac" and value == 0 and vf.spoof_check and "mac_zero_with_spoof_check" in doc["errors"]:
+        refuse(doc["errors"], "mac_zero_with_spoof_check", "not while spoofed frames are checked", path="/mac")
     setattr(vf, name, value)
     return bool(setting.get("resets_vf"))
+
+
+def _plain(value: Value) -> int | bool | str:
+    if isinstance(value, LinkState):
+        return str(value.value)
+    return value.vid if isinstance(value, VlanTag) else value
 
 
 def _check_support(setting: Mapping[str, Any], name: str, mode: str) -> None:
@@ -103,7 +113,8 @@ def _check_support(setting: Mapping[str, Any], name: str, mode: str) -> None:
 def _check_vlan(doc: Mapping[str, Any], tag: VlanTag) -> None:
     errors = doc["errors"]
     if tag.vid > doc["vlan"].get("max", 4095):
-        refuse(errors, "vlan_range", f"VLAN {tag.vid} is not taken", path="/vlan/vid")
+        errno = doc["vlan"].get("value_errno")
+        refuse(errors, "vlan_range", f"VLAN {tag.vid} is not taken", path="/vlan/vid", errno=errno)
     protocols = doc["vlan_protocols"].get("values", ["802.1Q"])
     if tag.protocol not in protocols:
         stated = doc["vlan_protocols"].get("value_errno") or doc["vlan_protocols"].get("errno")
