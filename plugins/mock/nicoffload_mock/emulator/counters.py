@@ -38,13 +38,8 @@ class RuleCounters:
         if not self._free:
             self._grow()
         row = self._free.pop()
-        self.packets[row] = self.bytes[row] = 0
-        self.last_ns[row] = -1
         self._starts += 1
         self.epoch[row] = self._starts
-        if self._copy is not None and row < len(self._copy[0]):
-            self._copy[0][row] = self._copy[1][row] = 0
-            self._copy[2][row] = -1
         return row
 
     def poll(self, now_ns: int) -> None:
@@ -64,7 +59,12 @@ class RuleCounters:
         return np.where(old, packets, 0), np.where(old, sizes, 0), np.where(old, last, -1), self.epoch[rows]
 
     def close(self, row: int) -> None:
-        """Give a row back."""
+        """Give a row back, at zero for its next user."""
+        self.packets[row] = self.bytes[row] = 0
+        self.last_ns[row] = -1
+        if self._copy is not None and row < len(self._copy[0]):
+            self._copy[0][row] = self._copy[1][row] = 0
+            self._copy[2][row] = -1
         self._free.append(row)
 
     def claim(self, row: int, packets: int, size: int, last_ns: int, epoch: int) -> None:

@@ -85,6 +85,12 @@ class Device:
             banks.setdefault(spec.bank, Bank(spec.rows))
         self.tables = [Table(spec, banks[spec.bank], self.config.seed) for spec in self.specs]
         self._by_name = {table.spec.name: table for table in self.tables}
+        for table in self.tables:
+            table.rivals = [
+                other
+                for other in self.tables
+                if other.spec.name in table.spec.excludes or table.spec.name in other.spec.excludes
+            ]
         self.rules = RuleCounters()
         self.rules.refresh_ns = max((_refresh_ns(spec) for spec in self.specs), default=0)
         self._next_entry = 1
@@ -115,13 +121,10 @@ class Device:
         if blocked := self.blocked(table.spec):
             raise Refused(blocked[0], blocked[1], blocked[2])
         entry = table.prepare(rule, flow_type, slot, self.targets())
-        for other in table.spec.excludes:
-            if other in self._by_name and self._by_name[other].entries:
-                refuse(table.spec.errors, "excluded", f"table {other} holds rules", path="/table")
-        for other_table in self.tables:
-            if table.spec.name in other_table.spec.excludes and other_table.entries:
-                refuse(table.spec.errors, "excluded", f"table {other_table.spec.name} holds rules", path="/table")
-        if table.spec.picker == "none" and rule.rule_id in table.by_rule:
+        for rival in table.rivals:
+            if rival.entries:
+                refuse(table.spec.errors, "excluded", f"table {rival.spec.name} holds rules", path="/table")
+        if rule.rule_id.int in table.by_rule:
             raise Refused(table.spec.errors.get("duplicate") or "EEXIST", "cookie", f"cookie {rule.rule_id} is in use", "/rule_id")
         if self.faults.active:
             rows_left = self.faults.rows_left(table)
@@ -160,7 +163,7 @@ class Device:
     def find(self, table: Table, rule_id: uuid.UUID | None, slot: int | None) -> Entry | None:
         """Return the rule of a table with this cookie, or at this location."""
         if table.spec.picker == "none":
-            return table.by_rule.get(rule_id)
+            return None if rule_id is None else table.by_rule.get(rule_id.int)
         if slot is None:
             return None
         row = slot & ((1 << table.slot_shift) - 1) if table.spec.picker == "driver" else slot
@@ -301,6 +304,8 @@ class Device:
     def blocked(self, spec: TableSpec) -> tuple[str, str, str] | None:
         """Return why a table takes no rules at present: errno, condition, text; None where it does."""
         needs = spec.needs
+        if not needs:
+            return None
         errno = needs.get("errno") or spec.errors.get("not_enabled") or "EOPNOTSUPP"
         feature, mode = needs.get("feature"), needs.get("eswitch_mode")
         if mode and mode != self.mode:

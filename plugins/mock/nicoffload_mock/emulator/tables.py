@@ -87,7 +87,8 @@ class Table:
         self.spec = spec
         self.bank = bank
         self.space: dict[tuple[tuple[str, int], ...], dict[Values, list[Entry]]] = {}
-        self.by_rule: dict[object, Entry] = {}
+        self.by_rule: dict[int, Entry] = {}
+        self.rivals: list[Table] = []
         self.entries: dict[int, Entry] = {}
         self.ghosts: list[Entry] = []
         self._seed = seed
@@ -377,7 +378,7 @@ class Table:
         spec, bank = self.spec, self.bank
         self.entries[entry.entry_id] = entry
         if spec.picker == "none":
-            self.by_rule[entry.rule.rule_id] = entry
+            self.by_rule[entry.rule.rule_id.int] = entry
         elif entry.slot is not None:
             bank.slots[entry.row if spec.picker == "driver" and entry.row is not None else entry.slot] = entry
         bank.used += spec.rows_per_rule
@@ -398,7 +399,7 @@ class Table:
         spec, bank = self.spec, self.bank
         del self.entries[entry.entry_id]
         if spec.picker == "none":
-            self.by_rule.pop(entry.rule.rule_id, None)
+            self.by_rule.pop(entry.rule.rule_id.int, None)
         elif entry.slot is not None:
             place = entry.row if spec.picker == "driver" and entry.row is not None else entry.slot
             bank.slots.pop(place, None)
