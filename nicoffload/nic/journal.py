@@ -1,0 +1,230 @@
+"""What a journal is: the intents of a change before the change, the rules of ours, and who holds which VF."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nicoffload.driver.contract import RuleRef
+from nicoffload.model.rule import FlowRule
+from nicoffload.nic.records import decode_rule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRecord:
+    """A rule of ours as the journal has it; positional and lean, and its text is read only when it is needed."""
+
+    rule_id: uuid.UUID
+    table: str
+    slot: int | None
+    body: FlowRule | str
+
+    @property
+    def rule(self) -> FlowRule:
+        """The rule.
+
+        Raises:
+            JournalError: The record is damaged.
+        """
+        return decode_rule(self.body, self.rule_id) if isinstance(self.body, str) else self.body
+
+    @property
+    def ref(self) -> RuleRef:
+        """Where it is."""
+        return RuleRef(rule_id=self.rule_id, table=self.table, slot=self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleIntent:
+    """A rule that is about to change: `before` None adds it, `after` None removes it, both replace it."""
+
+    rule_id: uuid.UUID
+    before: RuleRecord | None
+    after: RuleRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepIntent:
+    """A setting that is about to change.
+
+    Args:
+        kind: ``vf_count``, ``vf_config`` or ``rate``.
+        target: Which: ``vf:N`` or ``vfs``.
+        before: Its value before, as `nicoffload.nic.records` writes it.
+        after: Its value afterwards.
+    """
+
+    kind: str
+    target: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A change that was begun and neither finished nor taken back.
+
+    Args:
+        number: Of the change within the journal.
+        title: What it was, in words.
+        steps: Its settings, in the order in which they were changed.
+        rules: Its rules.
+    """
+
+    number: int
+    title: str
+    steps: tuple[StepIntent, ...]
+    rules: tuple[RuleIntent, ...]
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """Who holds a VF. It stays when the VF is free, for the epoch's sake.
+
+    Args:
+        owner: Who holds it; empty when it is free.
+        epoch: That of the last lease.
+        expires_at_s: When the lease ends.
+        dirty: Whether the VF must be reset before somebody else gets it.
+    """
+
+    owner: str
+    epoch: int
+    expires_at_s: float
+    dirty: bool
+
+
+class Journal(ABC):
+    """The records of one NIC. All of it is called with the writer's lock held, except what only reads."""
+
+    @contextmanager
+    @abstractmethod
+    def writing(self) -> Iterator[None]:
+        """Hold the lock that lets one process at a time change this NIC.
+
+        Raises:
+            DeviceBusyError: Another holds it for too long; the message names who.
+        """
+
+    @abstractmethod
+    def generation(self) -> int:
+        """Return a number that grows with every change that any process makes."""
+
+    @abstractmethod
+    def rules(self) -> Sequence[RuleRecord]:
+        """Return the rules of ours that no unfinished change touches."""
+
+    @abstractmethod
+    def unfinished(self) -> Sequence[Unfinished]:
+        """Return the changes that were cut off, the newest first."""
+
+    @abstractmethod
+    def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:
+        """Record what is about to change, for good, and return the number of the change."""
+
+    @abstractmethod
+    def finish(
+        self, number: int, moved: Sequence[RuleRecord] = (), dropped: Sequence[uuid.UUID] = ()
+    ) -> None:
+        """Record that a change is done, and forget its intents.
+
+        Args:
+            number: What `begin` returned.
+            moved: Rules that are elsewhere than the intent said (the driver picked the slot).
+            dropped: Rules that were to be added and were refused.
+        """
+
+    @abstractmethod
+    def abort(
+        self,
+        number: int,
+        moved: Sequence[RuleRecord] = (),
+        stuck_rules: Collection[uuid.UUID] = (),
+        stuck_steps: Collection[str] = (),
+    ) -> None:
+        """Record that a change was taken back.
+
+        Args:
+            number: What `begin` returned.
+            moved: Rules that were put back elsewhere than they had been.
+            stuck_rules: Rules that could not be put back: their intents stay, for the next open.
+            stuck_steps: Targets of settings that could not be put back; likewise.
+        """
+
+    @abstractmethod
+    def replace_rules(self, records: Sequence[RuleRecord]) -> None:
+        """Make these the rules that are ours: what adoption found."""
+
+    @abstractmethod
+    def update_leases(self, change: Callable[[dict[int, LeaseRow]], T]) -> T:
+        """Let `change` edit the leases (VF index to row), in one transaction that no other process can come between."""
+
+    @abstractmethod
+    def leases(self) -> Mapping[int, LeaseRow]:
+        """Return the leases, by VF index."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it. Repeatable."""
+
+
+class MemoryJournal(Journal):
+    """The journal of a NIC that lives and dies with this process: there is nothing to recover, so only leases stay."""
+
+    def __init__(self) -> None:
+        self._leases: dict[int, LeaseRow] = {}
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold nothing: nobody else can reach the NIC."""
+        yield
+
+    def generation(self) -> int:
+        """Return 0: only this Nic changes its rules."""
+        return 0
+
+    def rules(self) -> Sequence[RuleRecord]:
+        """Return nothing: a NIC that was just made has no rules."""
+        return ()
+
+    def unfinished(self) -> Sequence[Unfinished]:
+        """Return nothing."""
+        return ()
+
+    def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:  # noqa: ARG002
+        """Keep nothing: the change itself holds what undoing takes."""
+        return 0
+
+    def finish(
+        self, number: int, moved: Sequence[RuleRecord] = (), dropped: Sequence[uuid.UUID] = ()
+    ) -> None:
+        """Keep nothing."""
+
+    def abort(
+        self,
+        number: int,
+        moved: Sequence[RuleRecord] = (),
+        stuck_rules: Collection[uuid.UUID] = (),
+        stuck_steps: Collection[str] = (),
+    ) -> None:
+        """Keep nothing."""
+
+    def replace_rules(self, records: Sequence[RuleRecord]) -> None:
+        """Keep nothing."""
+
+    def update_leases(self, change: Callable[[dict[int, LeaseRow]], T]) -> T:
+        """Let `change` edit the leases."""
+        return change(self._leases)
+
+    def leases(self) -> Mapping[int, LeaseRow]:
+        """Return the leases."""
+        return self._leases
+
+    def close(self) -> None:
+        """Keep the leases: the object may be looked at after its end."""

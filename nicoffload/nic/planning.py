@@ -1,0 +1,324 @@
+"""Works out what it takes to bring a NIC to a desired state. Changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nicoffload.codec import format_rule
+from nicoffload.compiler import Refusal
+from nicoffload.driver.contract import Driver, Placement, VirtualFunctions
+from nicoffload.errors import InvalidRequestError, NotFoundError
+from nicoffload.model import Disruption, FlowRule, Masked, RateLimit, RateReport, ToVf, VfConfig, VfState
+from nicoffload.model.values import FIRST_VF_PORT
+from nicoffload.nic import equivalents
+from nicoffload.nic.flow_book import FlowBook, rule_key
+from nicoffload.nic.flow_change import with_notes
+from nicoffload.nic.settings import differences, rate_of
+from nicoffload.nic.values import DesiredState, Owned, Step
+from nicoffload.nic.verify import Reading
+from nicoffload.profiles.types import Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is to be done, in the order in which it is done.
+
+    Args:
+        steps: For people.
+        remove: Rules of ours that go.
+        vf_count: How many VFs there are to be; None to leave them.
+        configs: Settings of VFs that differ.
+        tables: Tables to enable.
+        rates: Rates that differ.
+        add: Rules that come, with where they will go.
+    """
+
+    steps: tuple[Step, ...]
+    remove: tuple[Owned, ...] = ()
+    vf_count: int | None = None
+    configs: tuple[VfConfig, ...] = ()
+    tables: tuple[str, ...] = ()
+    rates: Mapping[int, RateLimit] = dataclasses.field(default_factory=dict)
+    add: tuple[Placement, ...] = ()
+
+
+class Planner:
+    """Compares a desired state with a NIC.
+
+    Args:
+        driver: The NIC.
+        book: Its rules; None where it has no flow filters.
+        applied: What was set in this process, by VF: the only knowledge of a setting that the NIC does not report.
+        need: Raises for a facet that the NIC lacks.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        book: FlowBook | None,
+        applied: Mapping[int, VfConfig],
+        need: Callable[[str], None],
+    ) -> None:
+        self._driver = driver
+        self._book = book
+        self._applied = applied
+        self._need = need
+        self._device = driver.info.name
+
+    def work(self, desired: DesiredState) -> Work:
+        """Return what is to be done.
+
+        Raises:
+            NicOffloadError: The NIC can't be brought to that state.
+        """
+        vfs = self._driver.virtual_functions
+        states = {state.vf: state for state in vfs.states()} if vfs else {}
+        count = self._count(desired, states, vfs)
+        made = frozenset(range(count)) if count is not None else frozenset(states)
+        present = states if count is None else {}
+        configs = self._configs(desired, present, made)
+        rates = self._rates(desired, made, anew=count is not None)
+        remove, add, tables = self._flows(desired, count, len(made))
+        steps = [
+            *self._flow_steps(remove, add, added=False),
+            *self._count_steps(count, states),
+            *(self._config_step(config) for config in configs),
+            *self._table_steps(tables),
+            *(self._rate_step(vf, limit) for vf, limit in rates.items()),
+            *self._flow_steps(remove, add, added=True),
+        ]
+        return Work(
+            steps=tuple(steps),
+            remove=remove,
+            vf_count=count,
+            configs=configs,
+            tables=tables,
+            rates=rates,
+            add=add,
+        )
+
+    def _count(
+        self, desired: DesiredState, states: Mapping[int, VfState], vfs: VirtualFunctions | None
+    ) -> int | None:
+        if desired.vf_count is None:
+            return None
+        self._need("virtual_functions")
+        assert vfs is not None
+        limit = vfs.limit()
+        if not 0 <= desired.vf_count <= limit:
+            raise InvalidRequestError(
+                f"{desired.vf_count} is not within 0 and {limit}", path="/vf_count", device=self._device
+            )
+        return None if desired.vf_count == len(states) else desired.vf_count
+
+    def _configs(
+        self, desired: DesiredState, present: Mapping[int, VfState], made: frozenset[int]
+    ) -> tuple[VfConfig, ...]:
+        if desired.vfs:
+            self._need("virtual_functions")
+        configs = []
+        for index, config in enumerate(desired.vfs):
+            if config.vf not in made:
+                raise self._no_vf(config.vf, made, f"/vfs/{index}/vf")
+            state = present.get(config.vf)
+            pruned = config if state is None else self._pruned(config, state)
+            if pruned != VfConfig(vf=config.vf):
+                configs.append(pruned)
+        return tuple(configs)
+
+    def _pruned(self, config: VfConfig, state: VfState) -> VfConfig:
+        """Return only the settings that are not in force."""
+        differ: dict[str, Any] = {name: want for name, want, _ in differences(config, state)}
+        done = self._applied.get(config.vf)
+        for spec in dataclasses.fields(config):
+            want = getattr(config, spec.name)
+            unreported = spec.name != "vf" and want is not None and getattr(state, spec.name) is None
+            if unreported and (done is None or getattr(done, spec.name) != want):
+                differ[spec.name] = want
+        return VfConfig(vf=config.vf, **differ)
+
+    def _rates(self, desired: DesiredState, made: frozenset[int], *, anew: bool) -> dict[int, RateLimit]:
+        if not desired.rates:
+            return {}
+        self._need("rates")
+        assert self._driver.rates is not None
+        reports = {} if anew else {report.vf: report for report in self._driver.rates.read()}
+        wanted = {}
+        for vf, limit in sorted(desired.rates.items()):
+            if vf not in made:
+                raise self._no_vf(vf, made, f"/rates/{vf}")
+            report = reports.get(vf)
+            if report is None or not self._has_rate(report, limit):
+                wanted[vf] = limit
+        return wanted
+
+    def _has_rate(self, report: RateReport, limit: RateLimit) -> bool:
+        """Tell whether a VF has its rates, to within what the NIC can express."""
+        if report.requested == limit:
+            return True
+        now = rate_of(report)
+        facts = self._driver.profile.rates
+        return _near(now.min_tx_bps, limit.min_tx_bps, facts.min_tx) and _near(
+            now.max_tx_bps, limit.max_tx_bps, facts.max_tx
+        )
+
+    def _flows(
+        self, desired: DesiredState, count: int | None, vfs: int
+    ) -> tuple[tuple[Owned, ...], tuple[Placement, ...], tuple[str, ...]]:
+        book = self._book
+        if book is None:
+            if desired.flows:
+                self._need("flow_filters")
+            return (), (), ()
+        keep, come = self._compared(desired, book)
+        stay = {rule_id for rule_id in keep if count is None or not _touches_vf(book.owned[rule_id].rule)}
+        names = {rule.rule_id for rule in come}
+        go = [
+            each
+            for rule_id, each in book.owned.items()
+            if rule_id in names
+            or (rule_id not in stay and (desired.exact or (count is not None and _touches_vf(each.rule))))
+        ]
+        back = [
+            each.rule for each in go if each.rule_id not in names and self._comes_back(each, keep, desired)
+        ]
+        placements, tables = self._placed([*come, *back], go, vfs)
+        return tuple(go), placements, tables
+
+    def _compared(self, desired: DesiredState, book: FlowBook) -> tuple[set[uuid.UUID], list[FlowRule]]:
+        """Return which of our rules are wanted as they are, and which wanted rules are not there."""
+        same = {key: rule.rule_id for key, rule in book.same_content().items()}
+        keep: set[uuid.UUID] = set()
+        come: list[FlowRule] = []
+        for rule in desired.flows:
+            there = book.owned.get(rule.rule_id)
+            if there is not None and rule_key(there.rule) == rule_key(rule):
+                keep.add(rule.rule_id)
+            elif there is None and (twin := same.get(rule_key(rule))) is not None:
+                keep.add(twin)
+            else:
+                come.append(rule)
+        return keep, come
+
+    def _comes_back(self, each: Owned, keep: set[uuid.UUID], desired: DesiredState) -> bool:
+        return each.rule_id in keep or not desired.exact
+
+    def _placed(
+        self, rules: Sequence[FlowRule], go: Sequence[Owned], vfs: int
+    ) -> tuple[tuple[Placement, ...], tuple[str, ...]]:
+        """Place rules, in tables that have to be enabled where there is no other."""
+        assert self._book is not None
+        if not rules:
+            return (), ()
+        reading = Reading(self._book.filters.dump())
+        states = self._book.filters.tables()
+        gone = [each.rule_id for each in go]
+        compiler = self._book.fresh_compiler(reading, without=gone, tables=states, vfs=vfs)
+        answers = compiler.place_many(rules)
+        blocked = {state.table.name for state in states if state.blocked and state.enable is not None}
+        if blocked and any(isinstance(answer, Refusal) for answer in answers):
+            # Last, so that a rule that has a place without it does not make a table be enabled.
+            opened = [
+                *(state for state in states if state.table.name not in blocked),
+                *(dataclasses.replace(state, blocked=()) for state in states if state.table.name in blocked),
+            ]
+            compiler = self._book.fresh_compiler(reading, without=gone, tables=opened, vfs=vfs)
+            answers = compiler.place_many(rules)
+        refused = [
+            (rule, answer.error(self._device))
+            for rule, answer in zip(rules, answers, strict=True)
+            if isinstance(answer, Refusal)
+        ]
+        if refused:
+            raise with_notes(refused)
+        placements = tuple(answer for answer in answers if not isinstance(answer, Refusal))
+        used = {placement.table for placement in placements}
+        return placements, tuple(state.table.name for state in states if state.table.name in used & blocked)
+
+    def _no_vf(self, vf: int, made: frozenset[int], path: str) -> NotFoundError:
+        return NotFoundError(
+            f"there is no VF {vf}; there are {len(made)}",
+            path=path,
+            device=self._device,
+            hint="VFs are counted from 0; vf_count makes more",
+        )
+
+    def _count_steps(self, count: int | None, states: Mapping[int, VfState]) -> Iterable[Step]:
+        if count is not None:
+            yield Step(
+                action="set_vf_count",
+                target="vfs",
+                detail=f"make {count} VFs where there are {len(states)}; all of them are made anew",
+                disruption=Disruption.VF_RESET if states else Disruption.NONE,
+                equivalents=equivalents.of_count(self._driver, count),
+            )
+
+    def _config_step(self, config: VfConfig) -> Step:
+        names = [spec.name for spec in dataclasses.fields(config) if spec.name != "vf"]
+        named = [name for name in names if getattr(config, name) is not None]
+        facts = self._driver.profile.vf
+        resets = facts is not None and any(getattr(facts, name).resets_vf for name in named)
+        return Step(
+            action="configure_vf",
+            target=f"vf:{config.vf}",
+            detail=", ".join(f"{name} {equivalents.shown(getattr(config, name))}" for name in named),
+            disruption=Disruption.VF_RESET if resets else Disruption.NONE,
+            equivalents=equivalents.of_config(self._driver, config),
+        )
+
+    def _table_steps(self, tables: Sequence[str]) -> Iterable[Step]:
+        if not tables or self._book is None:
+            return
+        for state in self._book.filters.tables():
+            if state.table.name in tables:
+                yield Step(
+                    action="enable_table",
+                    target=state.table.name,
+                    detail="; ".join(map(str, state.blocked)),
+                    disruption=state.enable or Disruption.NONE,
+                )
+
+    def _rate_step(self, vf: int, limit: RateLimit) -> Step:
+        low = "none" if limit.min_tx_bps is None else f"{limit.min_tx_bps} bit/s"
+        high = "none" if limit.max_tx_bps is None else f"{limit.max_tx_bps} bit/s"
+        return Step(
+            action="set_rate",
+            target=f"vf:{vf}",
+            detail=f"guarantee {low}, limit {high}",
+            equivalents=equivalents.of_rate(self._driver, vf, limit),
+        )
+
+    def _flow_steps(
+        self, remove: Sequence[Owned], add: Sequence[Placement], *, added: bool
+    ) -> Iterable[Step]:
+        coming = {placement.rule.rule_id for placement in add}
+        if not added:
+            for each in remove:
+                if each.rule_id not in coming:
+                    yield Step(action="remove_flow", target=str(each.rule_id), detail=format_rule(each.rule))
+            return
+        going = {each.rule_id for each in remove}
+        for placement in add:
+            replaced = placement.rule.rule_id in going
+            yield Step(
+                action="replace_flow" if replaced else "add_flow",
+                target=str(placement.rule.rule_id),
+                detail=f"{format_rule(placement.rule)} in table {placement.table}",
+                equivalents=tuple(self._driver.equivalents(placement)),
+            )
+
+
+def _near(now: int | None, wanted: int | None, facts: Rate) -> bool:
+    if now is None or wanted is None:
+        return now == wanted
+    return abs(now - wanted) < max(facts.quantum_bps, facts.api_quantum_bps)
+
+
+def _touches_vf(rule: FlowRule) -> bool:
+    port = rule.match.in_port
+    from_vf = isinstance(port, Masked) and port.value >= FIRST_VF_PORT
+    return from_vf or any(isinstance(action, ToVf) for action in rule.actions)

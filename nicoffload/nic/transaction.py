@@ -1,0 +1,148 @@
+"""Journal, apply, verify, undo: what every change of a NIC goes through."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nicoffload.errors import NicOffloadError, RollbackError
+from nicoffload.nic.journal import Journal, RuleIntent, RuleRecord, StepIntent
+
+Progress = Callable[[int, int, str], None]
+"""Called after each part of a change: how many parts are done, of how many, and what was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """What became of taking a change back.
+
+    Args:
+        moved: Rules that were put back elsewhere than they had been.
+        stuck_rules: Rules that could not be put back.
+        stuck_steps: Targets of settings that could not be put back.
+        residue: What is left behind, in words; empty when all is as before.
+    """
+
+    moved: tuple[RuleRecord, ...] = ()
+    stuck_rules: tuple[uuid.UUID, ...] = ()
+    stuck_steps: tuple[str, ...] = ()
+    residue: tuple[str, ...] = ()
+
+
+class Change(ABC):
+    """One part of a transaction. It is made with all that undoing takes, before anything is changed."""
+
+    title: str
+
+    def rule_intents(self) -> Sequence[RuleIntent]:
+        """Return what it does to rules."""
+        return ()
+
+    def step_intents(self) -> Sequence[StepIntent]:
+        """Return what it does to settings."""
+        return ()
+
+    @abstractmethod
+    def apply(self) -> None:
+        """Do it and read it back; raises where it did not come about, and may leave it half done."""
+
+    @abstractmethod
+    def undo(self) -> Undone:
+        """Take back whatever of it there is, going by what the NIC reports. Repeatable."""
+
+    def moved(self) -> Sequence[RuleRecord]:
+        """Return the rules that are now elsewhere than the intents said."""
+        return ()
+
+    def dropped(self) -> Sequence[uuid.UUID]:
+        """Return the rules that were to be added and were refused, where that is no failure."""
+        return ()
+
+
+def run(
+    journal: Journal, device: str, title: str, changes: Sequence[Change], progress: Progress | None = None
+) -> None:
+    """Carry out changes as one: after it, all are in force, or none is.
+
+    Args:
+        journal: Where the intents go first.
+        device: The NIC, for errors.
+        title: What it is all about, in words.
+        changes: In the order in which they are done; they are undone the other way round.
+        progress: Is told of each change that is done.
+
+    Raises:
+        RollbackError: A change failed and so did undoing it; the failure is its cause.
+        NicOffloadError: The failure itself, where all was undone.
+    """
+    number = journal.begin(
+        title,
+        _merged([intent for change in changes for intent in change.rule_intents()], changes),
+        [intent for change in changes for intent in change.step_intents()],
+    )
+    begun: list[Change] = []
+    try:
+        for done, change in enumerate(changes, 1):
+            begun.append(change)
+            change.apply()
+            if progress is not None:
+                progress(done, len(changes), change.title)
+        journal.finish(
+            number,
+            [record for change in changes for record in change.moved()],
+            [rule_id for change in changes for rule_id in change.dropped()],
+        )
+    except BaseException as first:
+        _take_back(journal, device, title, number, begun, first)
+        raise
+
+
+def _merged(intents: Sequence[RuleIntent], changes: Sequence[Change]) -> Sequence[RuleIntent]:
+    """Make one intent of a rule that one change removes and a later one adds again."""
+    if len(changes) == 1:
+        return intents
+    merged: dict[uuid.UUID, RuleIntent] = {}
+    for intent in intents:
+        earlier = merged.get(intent.rule_id)
+        merged[intent.rule_id] = (
+            RuleIntent(intent.rule_id, earlier.before, intent.after) if earlier is not None else intent
+        )
+    return tuple(merged.values())
+
+
+def _take_back(
+    journal: Journal, device: str, title: str, number: int, begun: Sequence[Change], first: BaseException
+) -> None:
+    undone = [_undo(change, first) for change in reversed(begun)]
+    residue = tuple(text for each in undone for text in each.residue)
+    try:
+        journal.abort(
+            number,
+            [record for each in undone for record in each.moved],
+            [rule_id for each in undone for rule_id in each.stuck_rules],
+            [target for each in undone for target in each.stuck_steps],
+        )
+    except NicOffloadError as second:
+        # The intents are still there, so the next open sees to it; the first failure is the one to tell.
+        first.add_note(f"the journal could not be told that it was undone: {second}")
+    if residue:
+        raise RollbackError(
+            f"{title} failed ({first}), and could not be undone: {'; '.join(residue)}",
+            residue=residue,
+            device=device,
+            hint="what is left is in the journal: the next open tries again to take it back",
+        ) from first
+
+
+def _undo(change: Change, first: BaseException) -> Undone:
+    try:
+        return change.undo()
+    except NicOffloadError as second:
+        first.add_note(f"undoing '{change.title}' failed: {second}")
+        return Undone(
+            stuck_rules=tuple(intent.rule_id for intent in change.rule_intents()),
+            stuck_steps=tuple(intent.target for intent in change.step_intents()),
+            residue=(f"{change.title}: {second}",),
+        )
