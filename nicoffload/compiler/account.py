@@ -34,9 +34,6 @@ def take(verdict: Verdict, rule: FlowRule, key: object, slot: int | None) -> Non
         for index, _ in verdict.one_target:
             value = (verdict.shape[index], rule.match.values[index])
             bank.targets.setdefault(value, Target(fate(rule))).rules += 1
-        for index, _ in verdict.one_target:
-            value = (verdict.shape[index], rule.match.values[index])
-            bank.targets.setdefault(value, Target(fate(rule))).rules += 1
         if verdict.rivals:
             bank.by_table[verdict.table_name] += 1
 

@@ -10,8 +10,9 @@ from nicoffload.compiler.account import give_back, take
 from nicoffload.compiler.actions import Targets
 from nicoffload.compiler.bank import Bank, first_copy
 from nicoffload.compiler.ladder import build_ladder
-from nicoffload.compiler.obstacles import obstacles, slot_by_priority
+from nicoffload.compiler.obstacles import obstacles
 from nicoffload.compiler.result import OTHER_TABLE, Ladder, Refusal
+from nicoffload.compiler.slots import slot_by_priority
 from nicoffload.compiler.verdict import Pick, Verdict, key_picker, key_values, make_verdict
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
 from nicoffload.errors import Reason
@@ -219,7 +220,8 @@ class Compiler:
         if not found:
             nothing = Reason(code="table.none", path="", message="the NIC has no filter tables")
             return Refusal(rule=rule, reasons=[nothing])
-        best = min(range(len(found)), key=lambda index: len(found[index][1]))
+        # Of two tables with as many reasons, the one that would take the rule at another time is the closer.
+        best = min(range(len(found)), key=lambda index: (len(found[index][1]), len(found[index][0].reasons)))
         verdict, reasons = found[best]
         others = [_summary(*found[index]) for index in range(len(found)) if index != best]
         existing = verdict.copies.get(verdict.key(rule))

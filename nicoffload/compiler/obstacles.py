@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nicoffload.compiler.actions import vf_exists
-from nicoffload.compiler.bank import fate, first_copy, overlap
+from nicoffload.compiler.bank import fate, first_copy
 from nicoffload.compiler.fields import answer
+from nicoffload.compiler.slots import slot_by_priority
 from nicoffload.compiler.verdict import Verdict, value_reason
 from nicoffload.compiler.words import mask_text, names, text_name
 from nicoffload.errors import Reason
 from nicoffload.model import FIRST_VF_PORT, FlowRule, Shape
-from nicoffload.model.rule import MAX_PRIORITY
 
 NOTHING: tuple[Reason, ...] = ()
 
@@ -26,7 +26,7 @@ def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequen
         vfs: VFs that exist.
     """
     found: Sequence[Reason] = NOTHING
-    if verdict.checks:
+    if verdict.checks or verdict.enters is not None:
         found = _values(verdict, rule, vfs)
     if verdict.depends:
         found = [*found, *_by_others(verdict, rule)]
@@ -190,23 +190,3 @@ def _no_slot(verdict: Verdict) -> Reason:
         "over this one and those that it must win over"
     )
     return _reason(verdict, "priority.no_slot", "/priority", message, "another priority, or none")
-
-
-def slot_by_priority(verdict: Verdict, rule: FlowRule) -> int | None:
-    """Return a free slot below all rules that must lose and above all that must win; None where there is none.
-
-    Only rules that overlap and have a priority count: a rule without one overlaps nothing, by its own word. The slot
-    is the free one nearest to where the priority lies between 0 and 65535, to leave room on both sides.
-    """
-    bank = verdict.bank
-    assert rule.priority is not None, "asked only for a rule with a priority"
-    low, high = 0, (bank.rows or MAX_PRIORITY + 1) - 1
-    wish = (MAX_PRIORITY - rule.priority) * high // MAX_PRIORITY
-    for slot, other in bank.slots.items():
-        if other.priority is None or other.priority == rule.priority or not overlap(rule.match, other.match):
-            continue
-        if other.priority > rule.priority:
-            low = max(low, slot + 1)
-        else:
-            high = min(high, slot - 1)
-    return min(bank.free_between(low, high), key=lambda slot: abs(slot - wish), default=None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nicoffload.compiler import Compiler
-from nicoffload.driver.contract import TableState
+from nicoffload.driver.contract import Placement, RuleRef, TableState
 from nicoffload.model import Action, FlowRule, Match, ToVf
 from nicoffload.profiles.types import (
     ActionRules,
@@ -81,9 +81,7 @@ def table(name: str = "rx", **changes: Any) -> Table:
 
 
 def shape(*fields: str, types: Sequence[str] = ("tcp4",), rank: int = 0) -> TableShape:
-    return TableShape(
-        name="+".join(fields), flow_types=frozenset(types), fields=frozenset(fields), rank=rank
-    )
+    return TableShape(name="+".join(fields), flow_types=frozenset(types), fields=frozenset(fields), rank=rank)
 
 
 def state(of: Table | None = None, **changes: Any) -> TableState:
@@ -112,3 +110,8 @@ def five_tuple(number: int, *actions: Action) -> FlowRule:
         tp_src=1024 + (number & 0x3FFF),
         tp_dst=443,
     )
+
+
+def refs(*placements: Placement) -> list[RuleRef]:
+    """Return where placed rules are, as a driver would after installing them."""
+    return [RuleRef(rule_id=one.rule.rule_id, table=one.table, slot=one.slot) for one in placements]
