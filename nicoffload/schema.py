@@ -54,7 +54,11 @@ class Fault:
 
 
 def validate(
-    document: object, schema_name: str, *, error: type[NicOffloadError] = InvalidRequestError, source: str = ""
+    document: object,
+    schema_name: str,
+    *,
+    error: type[NicOffloadError] = InvalidRequestError,
+    source: str = "",
 ) -> None:
     """Check a document against one of the schemas of this package.
 
@@ -94,7 +98,7 @@ def find_faults(document: object, schema_name: str) -> tuple[Fault, ...]:
 @cache
 def load_schema(schema_name: str) -> Any:
     """Return a schema of this package as JSON values; not to be changed."""
-    from importlib.resources import files
+    from importlib.resources import files  # noqa: PLC0415 - as slow to import as all the rest of this module
 
     path = files("nicoffload").joinpath("schemas", f"{schema_name}.schema.json")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -107,15 +111,16 @@ def pointer(parts: Iterable[object]) -> str:
 
 @cache
 def _validator(schema_name: str) -> jsonschema.Draft202012Validator:
-    from jsonschema import Draft202012Validator
-    from referencing import Registry
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - only who checks a document pays for it
+    from referencing import Registry  # noqa: PLC0415 - likewise
 
-    return Draft202012Validator(load_schema(schema_name), registry=Registry(retrieve=_retrieve))
+    registry: Registry[Any] = Registry(retrieve=_retrieve)  # type: ignore[call-arg]  # attrs hides the name from mypy
+    return Draft202012Validator(load_schema(schema_name), registry=registry)
 
 
 def _retrieve(uri: str) -> Resource[Any]:
-    from referencing import Resource
-    from referencing.exceptions import NoSuchResource
+    from referencing import Resource  # noqa: PLC0415 - likewise
+    from referencing.exceptions import NoSuchResource  # noqa: PLC0415 - likewise
 
     if not uri.startswith(_BASE):
         raise NoSuchResource(uri)
@@ -126,16 +131,18 @@ def _explain(problem: ValidationError) -> Iterator[Fault]:
     """Turn one finding of jsonschema into faults that a person understands."""
     where = list(problem.absolute_path)
     kind = problem.validator
+    found: Any = problem.instance
     if "propertyNames" in problem.relative_schema_path and kind != "propertyNames":
-        yield _unknown_key(where, problem.instance, _accepted_names(problem))
+        yield _unknown_key(where, found, _wanted_value(problem) if kind == "enum" else ())
     elif kind == "additionalProperties":
-        known = problem.schema.get("properties", {})
-        for key in problem.instance:
+        schema: Any = problem.schema
+        known = schema.get("properties", {})
+        for key in found:
             if key not in known:
                 yield _unknown_key(where, key, known)
     elif kind == "required":
-        for key in problem.validator_value:
-            if key not in problem.instance:
+        for key in _wanted_value(problem):
+            if key not in found:
                 yield Fault(path=pointer(where), message=f"the key {key!r} is missing")
     elif kind in ("oneOf", "anyOf"):
         yield from _explain_choice(problem)
@@ -144,7 +151,8 @@ def _explain(problem: ValidationError) -> Iterator[Fault]:
 
 
 def _explain_value(where: Sequence[object], problem: ValidationError) -> Fault:
-    value, wanted = problem.instance, problem.validator_value
+    value: object = problem.instance
+    wanted = _wanted_value(problem)
     found = short(value)
     hint = ""
     match problem.validator:
@@ -168,7 +176,9 @@ def _explain_value(where: Sequence[object], problem: ValidationError) -> Fault:
         case "uniqueItems":
             message = f"{found} holds something twice"
         case _:
-            message = problem.message if len(problem.message) < 2 * _LONGEST_VALUE else f"{found} is not accepted"
+            message = (
+                problem.message if len(problem.message) < 2 * _LONGEST_VALUE else f"{found} is not accepted"
+            )
     return Fault(path=pointer(where), message=message, hint=hint)
 
 
@@ -185,7 +195,9 @@ def _explain_choice(problem: ValidationError) -> Iterator[Fault]:
     if not meant:
         accepted = [word for branch in branches.values() for inner in branch for word in _wanted(inner)]
         words = [option for branch in branches.values() for inner in branch for option in _options(inner)]
-        message = f"{short(problem.instance)} is not accepted; accepted: {' or '.join(dict.fromkeys(accepted))}"
+        message = (
+            f"{short(problem.instance)} is not accepted; accepted: {' or '.join(dict.fromkeys(accepted))}"
+        )
         yield Fault(path=pointer(where), message=message, hint=_near(problem.instance, words))
         return
     tags = [_tag(branch) for branch in meant]
@@ -200,10 +212,21 @@ def _explain_choice(problem: ValidationError) -> Iterator[Fault]:
         yield from _explain(inner)
 
 
+def _wanted_value(problem: ValidationError) -> Any:
+    """Return the value of the schema's keyword, which jsonschema's types call perhaps unset."""
+    return problem.validator_value
+
+
 def _at_root(inner: ValidationError) -> bool:
     """Whether a branch fails by what the value is, not by something within it."""
     root = len(inner.relative_path) == 0
-    return root and inner.validator not in ("required", "additionalProperties", "propertyNames", "oneOf", "anyOf")
+    return root and inner.validator not in (
+        "required",
+        "additionalProperties",
+        "propertyNames",
+        "oneOf",
+        "anyOf",
+    )
 
 
 def _tag(branch: Sequence[ValidationError]) -> ValidationError | None:
@@ -217,25 +240,21 @@ def _tag(branch: Sequence[ValidationError]) -> ValidationError | None:
 def _wanted(inner: ValidationError) -> list[str]:
     match inner.validator:
         case "type":
-            return [_type_words(inner.validator_value)]
+            return [_type_words(_wanted_value(inner))]
         case "enum":
-            return [_listed(inner.validator_value)]
+            return [_listed(_wanted_value(inner))]
         case "const":
-            return [short(inner.validator_value)]
+            return [short(_wanted_value(inner))]
         case "pattern":
-            return [f"a text of the form {inner.validator_value}"]
+            return [f"a text of the form {_wanted_value(inner)}"]
         case _:
             return [str(inner.message)] if len(inner.message) < 2 * _LONGEST_VALUE else []
 
 
 def _options(inner: ValidationError) -> list[object]:
     if inner.validator == "enum":
-        return list(inner.validator_value)
-    return [inner.validator_value] if inner.validator == "const" else []
-
-
-def _accepted_names(problem: ValidationError) -> Iterable[object]:
-    return problem.validator_value if problem.validator == "enum" else ()
+        return list(_wanted_value(inner))
+    return [_wanted_value(inner)] if inner.validator == "const" else []
 
 
 def _unknown_key(where: Sequence[object], key: object, known: Iterable[object]) -> Fault:

@@ -164,10 +164,12 @@ def _flow_type(part: Document) -> FlowType:
         field_errors=MappingProxyType(dict(part.get("field_errors", {}))),
         at_least_one=tuple(part.get("at_least_one", ())),
         together=tuple(
-            Together(fields=tuple(group["fields"]), errno=group["errno"]) for group in part.get("together", ())
+            Together(fields=tuple(group["fields"]), errno=group["errno"])
+            for group in part.get("together", ())
         ),
         not_together=tuple(
-            NotTogether(fields=tuple(group["fields"]), errno=group["errno"]) for group in part.get("not_together", ())
+            NotTogether(fields=tuple(group["fields"]), errno=group["errno"])
+            for group in part.get("not_together", ())
         ),
         implicit=tuple(part.get("implicit", ())),
         duplicate_ignores=frozenset(part.get("duplicate_ignores", ())),

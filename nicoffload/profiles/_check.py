@@ -94,7 +94,9 @@ def _check_errnos(part: Any, path: str) -> Iterator[Fault]:
     items = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, list) else ()
     for key, value in items:
         here = f"{path}/{key}"
-        named = key == "errno" or str(key).endswith("_errno") or path.endswith(("/errors", "/field_errors"))
+        named = path.endswith(("/errors", "/field_errors")) or str(key).endswith(
+            ("errno", "_resetting", "_rule")
+        )
         if named and isinstance(value, str):
             try:
                 errno_number(value)
@@ -114,12 +116,16 @@ def _check_tables(document: Document) -> Iterator[Fault]:
         path = f"/tables/{place}"
         for index, other in enumerate(table.get("excludes", ())):
             if other not in names or other == table["name"]:
-                yield _fault(f"{path}/excludes/{index}", f"{other!r} is no other table; there are {', '.join(names)}")
+                yield _fault(
+                    f"{path}/excludes/{index}", f"{other!r} is no other table; there are {', '.join(names)}"
+                )
         first = banks.setdefault(table.get("bank", table["name"]), table)
         for key in ("capacity", "slots", "mask_model"):
             mine, theirs = (table[key], first[key]) if key != "capacity" else (_rows(table), _rows(first))
             if mine != theirs:
-                yield _fault(f"{path}/{key}", f"differs from that of {first['name']}, which is of the same bank")
+                yield _fault(
+                    f"{path}/{key}", f"differs from that of {first['name']}, which is of the same bank"
+                )
         if table.get("needs", {}).get("eswitch_mode") and document["eswitch"] is None:
             yield _fault(f"{path}/needs/eswitch_mode", "eswitch is null: there are no modes")
         yield from _check_table(table, path)
@@ -179,22 +185,27 @@ def _check_flow_type(flow_type: Document, path: str) -> Iterator[Fault]:
     for name in sorted(set(flow_type.get("field_errors", ())) & (set(fields) | set(fixed))):
         yield _fault(f"{path}/field_errors/{name}", "the flow type has this field")
     groups = [("at_least_one", flow_type.get("at_least_one", ()))]
-    groups += [(key, group["fields"]) for key in ("together", "not_together") for group in flow_type.get(key, ())]
+    groups += [
+        (key, group["fields"]) for key in ("together", "not_together") for group in flow_type.get(key, ())
+    ]
     for key, names in groups:
-        for name in names:
-            if name not in fields:
-                yield _fault(f"{path}/{key}", f"{name} is none of the flow type's fields")
+        for name in set(names) - set(fields):
+            yield _fault(f"{path}/{key}", f"{name} is none of the flow type's fields")
     for name, values in fixed.items():
         yield from _check_values(name, values, f"{path}/fixed/{name}")
     for name, rule in fields.items():
-        mask = rule if isinstance(rule, str) else rule["mask"]
-        if mask in _MAC_MASKS and FIELDS[name].kind is not Kind.MAC:
-            yield _fault(f"{path}/fields/{name}", f"{mask} is for MAC addresses")
-        if not isinstance(rule, str):
-            bounds = [rule[key] for key in ("min", "max") if key in rule]
-            yield from _check_values(name, [*rule.get("values", ()), *bounds], f"{path}/fields/{name}")
-            if bounds != sorted(bounds):
-                yield _fault(f"{path}/fields/{name}", f"min {bounds[0]} is above max {bounds[1]}")
+        yield from _check_field_rule(
+            name, {"mask": rule} if isinstance(rule, str) else rule, f"{path}/fields/{name}"
+        )
+
+
+def _check_field_rule(name: str, rule: Document, path: str) -> Iterator[Fault]:
+    if rule["mask"] in _MAC_MASKS and FIELDS[name].kind is not Kind.MAC:
+        yield _fault(path, f"{rule['mask']} is for MAC addresses")
+    bounds = [rule[key] for key in ("min", "max") if key in rule]
+    yield from _check_values(name, [*rule.get("values", ()), *bounds], path)
+    if bounds != sorted(bounds):
+        yield _fault(path, f"min {bounds[0]} is above max {bounds[1]}")
 
 
 def _check_values(name: str, values: Sequence[int], path: str) -> Iterator[Fault]:
@@ -208,7 +219,9 @@ def _check_shape(shape: Document, flow_types: Mapping[str, Document], path: str)
     for place, name in enumerate(shape["flow_types"]):
         if name not in flow_types:
             known = ", ".join(flow_types)
-            yield _fault(f"{path}/flow_types/{place}", f"{name!r} is no flow type of the table; there are {known}")
+            yield _fault(
+                f"{path}/flow_types/{place}", f"{name!r} is no flow type of the table; there are {known}"
+            )
             continue
         for field in shape["fields"]:
             if field not in flow_types[name]["fields"]:

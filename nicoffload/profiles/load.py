@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from nicoffload.codec.documents import load_json
+from nicoffload.codec.near import did_you_mean
 from nicoffload.errors import NotFoundError, ProfileError
 from nicoffload.profiles._build import build_profile
 from nicoffload.profiles._check import find_contradictions
@@ -45,7 +46,7 @@ def load_profile(path: Traversable | Path) -> NicProfile:
         raise ProfileError(f"{name}: can't be read: {cause.strerror or cause}") from cause
     except UnicodeDecodeError as cause:
         raise ProfileError(f"{name}: is not UTF-8 text: {cause.reason} at byte {cause.start}") from cause
-    profile = parse_profile(_parse_json(text, name), name)
+    profile = parse_profile(load_json(text, name, error=ProfileError), name)
     stem = PurePosixPath(name).stem
     if profile.family != stem:
         raise ProfileError(
@@ -103,35 +104,8 @@ class Catalog:
         return self._read[family]
 
     def _raise_unknown(self, family: str) -> NoReturn:
-        from nicoffload.codec.near import did_you_mean
-
         known = ", ".join(self.families())
-        hint = did_you_mean(family, self._paths) or (f"installed: {known}" if known else "no plugin brings profiles")
+        hint = did_you_mean(family, self._paths) or (
+            f"installed: {known}" if known else "no plugin brings profiles"
+        )
         raise NotFoundError(f"no NIC profile is called {family!r}", hint=hint)
-
-
-def _parse_json(text: str, name: str) -> Mapping[str, Any]:
-    try:
-        document = json.loads(text, object_pairs_hook=_without_twice, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as cause:
-        raise ProfileError(
-            f"{name}: is no JSON: {cause.msg} in line {cause.lineno}, column {cause.colno}"
-        ) from cause
-    except RecursionError as cause:
-        raise ProfileError(f"{name}: is nested too deeply") from cause
-    except ValueError as cause:
-        raise ProfileError(f"{name}: {cause}") from cause
-    return document  # type: ignore[no-any-return]  # the schema says what it is
-
-
-def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} is there twice in one object")
-    return result
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
