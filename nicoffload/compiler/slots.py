@@ -46,7 +46,7 @@ def _part(priority: int, above: int, below: int) -> float:
     Priorities often are close to each other and come in order: at the ends a rule stays near the one that is there.
     """
     if above == _TOP and below != _BOTTOM:
-        return 15 / 16
+        return 31 / 32
     if below == _BOTTOM and above != _TOP:
-        return 1 / 16
+        return 1 / 32
     return min(max((above - priority) / (above - below), 1 / 4), 3 / 4)
