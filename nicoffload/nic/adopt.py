@@ -138,7 +138,7 @@ def _settle(
     try:
         if book is not None:
             book.reset(find_ours(journal.rules(), Reading(book.filters.dump())).owned)
-        if steps_done(driver, change.steps) and _rules_done(journal, book, change):
+        if not change.failed and steps_done(driver, change.steps) and _rules_done(journal, book, change):
             return replace(report, completed=(*report.completed, change.title))
         return _undo(driver, journal, book, retry, change, report)
     except NicOffloadError as cause:

@@ -73,12 +73,14 @@ class Unfinished:
     Args:
         number: Of the change within the journal.
         title: What it was, in words.
+        failed: Whether it failed and this is what could not be taken back, so that it must not be finished.
         steps: Its settings, in the order in which they were changed.
         rules: Its rules.
     """
 
     number: int
     title: str
+    failed: bool
     steps: tuple[StepIntent, ...]
     rules: tuple[RuleIntent, ...]
 

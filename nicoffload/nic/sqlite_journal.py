@@ -23,7 +23,9 @@ SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE nics (nic TEXT PRIMARY KEY, generation INTEGER NOT NULL);
-CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, nic TEXT NOT NULL, title TEXT NOT NULL);
+CREATE TABLE changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, nic TEXT NOT NULL, title TEXT NOT NULL,
+    failed INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE steps (
     change INTEGER NOT NULL, seq INTEGER NOT NULL, nic TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL,
     before TEXT NOT NULL, after TEXT NOT NULL, PRIMARY KEY (change, seq));
@@ -38,7 +40,7 @@ CREATE TABLE leases (
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "nics": ("nic", "generation"),
-    "changes": ("number", "nic", "title"),
+    "changes": ("number", "nic", "title", "failed"),
     "steps": ("change", "seq", "nic", "kind", "target", "before", "after"),
     "rules": ("nic", "rule_id", "tbl", "slot", "body", "change", "was_tbl", "was_slot", "was_body"),
     "leases": ("nic", "vf", "owner", "epoch", "expires_at_s", "dirty"),
@@ -101,7 +103,12 @@ class SqliteJournal(Journal):
     def unfinished(self) -> Sequence[Unfinished]:
         """Return the changes that were cut off, the newest first."""
         with self._reading() as db:
-            titles = dict(db.execute("SELECT number, title FROM changes WHERE nic = ?", (self._nic,)))
+            titles = {
+                number: (title, bool(failed))
+                for number, title, failed in db.execute(
+                    "SELECT number, title, failed FROM changes WHERE nic = ?", (self._nic,)
+                )
+            }
             of_rules = db.execute(
                 "SELECT change, rule_id, was_tbl, was_slot, was_body, tbl, slot, body FROM rules"
                 " WHERE change IS NOT NULL AND nic = ?",
@@ -118,7 +125,8 @@ class SqliteJournal(Journal):
         return [
             Unfinished(
                 number=number,
-                title=titles.get(number, "a change whose record was damaged"),
+                title=titles[number][0] if number in titles else "a change whose record was damaged",
+                failed=number in titles and titles[number][1],
                 steps=tuple(
                     StepIntent(kind=kind, target=target, before=before, after=after)
                     for change, kind, target, before, after in of_steps
@@ -202,6 +210,7 @@ class SqliteJournal(Journal):
                 f"DELETE FROM steps WHERE change = ? AND target NOT IN ({marks})",  # noqa: S608 - question marks only
                 (number, *stuck_steps),
             )
+            db.execute("UPDATE changes SET failed = 1 WHERE number = ?", (number,))
             self._advance(db)
 
     def replace_rules(self, records: Sequence[RuleRecord]) -> None:
