@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from nicoffload.errors import InvalidRequestError, NicOffloadError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
     from referencing import Resource
 
-_BASE = "https://nicoffload.invalid/schemas/"
 _LONGEST_LIST = 24
 _LONGEST_VALUE = 60
 _TYPE_WORDS = {
@@ -78,12 +78,13 @@ def raise_faults(faults: Sequence[Fault], *, error: type[NicOffloadError], sourc
     """Raise one error that lists all faults; return if there are none."""
     if not faults:
         return
-    first = faults[0]
-    prefix = f"{source}: " if source else ""
+    within = f" (in {source})" if source else ""
     if len(faults) == 1:
-        raise error(f"{prefix}{first.message}", path=first.path, hint=first.hint)
+        fault = faults[0]
+        raise error(f"{fault.message}{within}", path=fault.path, hint=fault.hint)
     lines = "".join(f"\n  {fault}" for fault in faults)
-    raise error(f"{prefix}{len(faults)} faults:{lines}", path=first.path, hint=first.hint)
+    hint = next((fault.hint for fault in faults if fault.hint), "")
+    raise error(f"{len(faults)} faults{within}:{lines}", path=_common([fault.path for fault in faults]), hint=hint)
 
 
 def find_faults(document: object, schema_name: str) -> tuple[Fault, ...]:
@@ -109,6 +110,12 @@ def pointer(parts: Iterable[object]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def _common(paths: Sequence[str]) -> str:
+    """Return the pointer to the smallest part of a document that holds all of the places."""
+    steps = zip(*(path.split("/") for path in paths), strict=False)
+    return "/".join(step[0] for step in takewhile(lambda step: len(set(step)) == 1, steps))
+
+
 @cache
 def _validator(schema_name: str) -> jsonschema.Draft202012Validator:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - only who checks a document pays for it
@@ -122,9 +129,10 @@ def _retrieve(uri: str) -> Resource[Any]:
     from referencing import Resource  # noqa: PLC0415 - likewise
     from referencing.exceptions import NoSuchResource  # noqa: PLC0415 - likewise
 
-    if not uri.startswith(_BASE):
+    name, found, _ = uri.rpartition("/")[2].partition(".schema.json")
+    if not found:
         raise NoSuchResource(uri)
-    return Resource.from_contents(load_schema(uri.removeprefix(_BASE).removesuffix(".schema.json")))
+    return Resource.from_contents(load_schema(name))
 
 
 def _explain(problem: ValidationError) -> Iterator[Fault]:
