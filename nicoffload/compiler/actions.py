@@ -1,4 +1,4 @@
-"""Whether a table carries out the actions of a rule, and why not."""
+"""Whether a table carries out the actions of a rule and keeps its priority, and why not."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from nicoffload.compiler.fields import answer
 from nicoffload.compiler.words import names
 from nicoffload.errors import Reason
-from nicoffload.model import ACTION_NAMES, FIRST_VF_PORT, Action, Mirror, SetField, ToQueue, ToVf
+from nicoffload.model import ACTION_NAMES, FIRST_VF_PORT, Action, FlowRule, Mirror, SetField, ToQueue, ToVf
 from nicoffload.profiles.types import Table
+
+_DECIDES = {
+    "none": "nothing defines which of two overlapping rules wins",
+    "most_specific": "the rule with more compared fields wins",
+    "shape_rank": "the kind of filter decides which rule wins",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +33,9 @@ class Targets:
     vf_queues: int | None
 
 
-def action_reasons(table: Table, actions: Sequence[Action], targets: Targets) -> list[Reason]:
-    """Return everything that keeps actions out of a table."""
+def action_reasons(table: Table, rule: FlowRule, targets: Targets) -> list[Reason]:
+    """Return everything that keeps a rule's actions and priority out of a table."""
+    actions = rule.actions
     reasons = [
         reason for index, action in enumerate(actions) for reason in _one(table, index, action, targets)
     ]
@@ -36,6 +43,7 @@ def action_reasons(table: Table, actions: Sequence[Action], targets: Targets) ->
     reasons += _repeated(table, named)
     reasons += _order(table, named)
     reasons += _together(table, named)
+    reasons += _priority(table, rule)
     return reasons
 
 
@@ -165,6 +173,21 @@ def _together(table: Table, named: Sequence[str]) -> Iterator[Reason]:
             path = f"/actions/{max(named.index(name) for name in group)}"
             message = f"{' and '.join(sorted(group))} can't be in one rule"
             yield _rule(table, "action.together", path, message, f"not all of {', '.join(sorted(group))}")
+
+
+def _priority(table: Table, rule: FlowRule) -> list[Reason]:
+    if rule.priority is None or table.priority in ("honoured", "slot_ascending"):
+        return []
+    return [
+        Reason(
+            code="priority.unsupported",
+            path="/priority",
+            errno=answer(table.errors, "priority")[0],
+            message=f"table {table.name} has no priorities: {_DECIDES[table.priority]}",
+            accepted="no priority, for a rule that no other one overlaps",
+            source=table.source,
+        )
+    ]
 
 
 def _rule(table: Table, code: str, path: str, message: str, accepted: str) -> Reason:

@@ -11,38 +11,15 @@ from nicoffload.compiler.actions import Targets
 from nicoffload.compiler.bank import Bank, first_copy
 from nicoffload.compiler.ladder import build_ladder
 from nicoffload.compiler.obstacles import obstacles
+from nicoffload.compiler.plan import Plan, Planner
 from nicoffload.compiler.result import OTHER_TABLE, Ladder, Refusal
 from nicoffload.compiler.slots import slot_by_priority
-from nicoffload.compiler.verdict import Pick, Verdict, key_picker, key_values, make_verdict
+from nicoffload.compiler.verdict import Verdict
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
 from nicoffload.errors import Reason
-from nicoffload.model import Action, FlowRule, Shape
+from nicoffload.model import FlowRule
 
 _NO_ADDRESSES: Mapping[int, int] = MappingProxyType({})
-_MOST_VERDICTS = 10_000
-"""Kinds of rules that are remembered; beyond, the memory starts anew rather than grow for ever."""
-
-Kind = tuple[object, tuple[Action, ...], bool]
-
-
-class _Kinds:
-    """What is remembered of the rules of one shape."""
-
-    __slots__ = ("pick", "plans")
-
-    def __init__(self, pick: Pick) -> None:
-        self.pick = pick
-        self.plans: dict[Kind, _Plan] = {}
-
-
-class _Plan:
-    """All verdicts on one kind of rule: by table, and those that nothing static speaks against."""
-
-    __slots__ = ("by_table", "fits")
-
-    def __init__(self, by_table: Sequence[Sequence[Verdict]]) -> None:
-        self.by_table = by_table
-        self.fits = tuple(verdict for verdicts in by_table for verdict in verdicts if not verdict.reasons)
 
 
 class Compiler:
@@ -73,19 +50,15 @@ class Compiler:
         queues: int | None = None,
         vf_queues: int | None = None,
     ) -> None:
-        self._states = tuple(tables)
         self._vfs = vfs
-        self._targets = Targets(vfs=vfs, queues=queues, vf_queues=vf_queues)
         self._vf_macs = dict(vf_macs)
         self._vf_vlans = dict(vf_vlans)
-        names = dict.fromkeys(state.table.bank for state in tables)
-        self._banks = {name: Bank([s for s in tables if s.table.bank == name]) for name in names}
-        self._rivals = {state.table.name: self._find_rivals(state) for state in tables}
-        self._fixed = frozenset(
-            name for state in tables for flow_type in state.table.flow_types for name in flow_type.fixed
-        )
-        self._kinds: dict[Shape, _Kinds] = {}
-        self._known = 0
+        self._banks = {
+            name: Bank([state for state in tables if state.table.bank == name])
+            for name in dict.fromkeys(state.table.bank for state in tables)
+        }
+        targets = Targets(vfs=vfs, queues=queues, vf_queues=vf_queues)
+        self._planner = Planner(tuple(tables), self._banks, targets)
         self._placed: dict[int, Placement] = {}
         # By where they are: a rule that was read from the NIC may have no id that its owner knows.
         self._adopted: dict[tuple[str, int | None], int] = {}
@@ -100,7 +73,7 @@ class Compiler:
         Args:
             rule: The rule.
         """
-        return self._find(rule, self._plan(rule), keep=False)
+        return self._find(rule, self._planner.plan(rule), keep=False)
 
     def place_many(self, rules: Iterable[FlowRule]) -> Sequence[Placement | Refusal]:
         """Find places for rules, one after the other, and take them: a later rule sees the earlier ones.
@@ -108,7 +81,7 @@ class Compiler:
         Args:
             rules: Answer i is that of rule i.
         """
-        find, plan = self._find, self._plan
+        find, plan = self._find, self._planner.plan
         return [find(rule, plan(rule), keep=True) for rule in rules]
 
     def release(self, refs: Iterable[RuleRef]) -> None:
@@ -126,15 +99,7 @@ class Compiler:
                 self._adopted.pop((ref.table, ref.slot), None)
                 give_back(self._verdict_of(placement), placement.rule, placement.slot)
 
-    def _find_rivals(self, state: TableState) -> tuple[tuple[str, Bank], ...]:
-        name = state.table.name
-        return tuple(
-            (other.table.name, self._banks[other.table.bank])
-            for other in self._states
-            if other.table.name in state.table.excludes or name in other.table.excludes
-        )
-
-    def _find(self, rule: FlowRule, plan: _Plan, *, keep: bool) -> Placement | Refusal:
+    def _find(self, rule: FlowRule, plan: Plan, *, keep: bool) -> Placement | Refusal:
         number = rule.rule_id.int
         if number in self._placed:
             return self._refuse_id(rule)
@@ -156,46 +121,10 @@ class Compiler:
             return placement
         return self._refuse(rule, plan)
 
-    def _plan(self, rule: FlowRule) -> _Plan:
-        match = rule.match
-        kinds = self._kinds.get(match.shape)
-        if kinds is None:
-            kinds = self._kinds[match.shape] = _Kinds(key_picker(match.shape, self._fixed))
-        kind = (kinds.pick(match.values), rule.actions, rule.priority is None)
-        plan = kinds.plans.get(kind)
-        return self._learn(rule, kind) if plan is None else plan
-
-    def _learn(self, rule: FlowRule, kind: Kind) -> _Plan:
-        if self._known >= _MOST_VERDICTS:
-            self._kinds.clear()
-            self._known = 0
-        self._known += 1
-        shape = rule.match.shape
-        kinds = self._kinds.setdefault(shape, _Kinds(key_picker(shape, self._fixed)))
-        values = key_values(rule.match, self._fixed)
-        plan = kinds.plans[kind] = _Plan(
-            [
-                [
-                    make_verdict(
-                        state,
-                        self._banks[state.table.bank],
-                        flow_type,
-                        rule,
-                        values=values,
-                        targets=self._targets,
-                        rivals=self._rivals[state.table.name],
-                    )
-                    for flow_type in state.table.flow_types
-                ]
-                for state in self._states
-            ]
-        )
-        return plan
-
     def _verdict_of(self, placement: Placement) -> Verdict:
         return next(
             verdict
-            for verdicts in self._plan(placement.rule).by_table
+            for verdicts in self._planner.plan(placement.rule).candidates
             for verdict in verdicts
             if verdict.table_name == placement.table and verdict.type_name == placement.flow_type
         )
@@ -203,10 +132,9 @@ class Compiler:
     def _adopt(self, installed: InstalledRule) -> None:
         """Account for a rule that is there, whether or not it would be placed so today."""
         rule, ref = installed.rule, installed.ref
-        plan = self._plan(rule)
-        for state, verdicts in zip(self._states, plan.by_table, strict=True):
-            if state.table.name == ref.table:
-                verdict = min(verdicts, key=lambda one: len(one.reasons))
+        for verdicts in self._planner.plan(rule).candidates:
+            verdict = verdicts[0]
+            if verdict.table_name == ref.table:
                 slot = ref.slot if verdict.picks_slot else None
                 take(verdict, rule, verdict.key(rule), slot)
                 self._placed[rule.rule_id.int] = Placement(
@@ -215,8 +143,8 @@ class Compiler:
                 if ref.slot is not None:
                     self._adopted[ref.table, ref.slot] = rule.rule_id.int
 
-    def _refuse(self, rule: FlowRule, plan: _Plan) -> Refusal:
-        found = [self._closest(verdicts, rule) for verdicts in plan.by_table]
+    def _refuse(self, rule: FlowRule, plan: Plan) -> Refusal:
+        found = [self._closest(verdicts, rule) for verdicts in plan.candidates]
         if not found:
             nothing = Reason(code="table.none", path="", message="the NIC has no filter tables")
             return Refusal(rule=rule, reasons=[nothing])

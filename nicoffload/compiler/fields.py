@@ -69,16 +69,17 @@ class Judged:
         )
 
 
-def field_reasons(judged: Judged) -> list[Reason]:
-    """Return everything that keeps a match out of a flow type, by its fields alone."""
-    reasons = [*_fixed(judged), *_fields(judged), *_required(judged)]
-    reasons += _at_least_one(judged)
+def field_reasons(judged: Judged) -> Iterator[Reason]:
+    """Yield everything that keeps a match out of a flow type, by its fields alone."""
+    yield from _fixed(judged)
+    yield from _fields(judged)
+    yield from _required(judged)
+    yield from _at_least_one(judged)
     for group in judged.flow_type.together:
-        reasons += _together(judged, group)
+        yield from _together(judged, group)
     for pair in judged.flow_type.not_together:
-        reasons += _not_together(judged, pair)
-    reasons += _combination(judged)
-    return reasons
+        yield from _not_together(judged, pair)
+    yield from _combination(judged)
 
 
 def _fixed(judged: Judged) -> Iterator[Reason]:

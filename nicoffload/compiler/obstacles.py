@@ -26,8 +26,10 @@ def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequen
         vfs: VFs that exist.
     """
     found: Sequence[Reason] = NOTHING
-    if verdict.checks or verdict.enters is not None:
-        found = _values(verdict, rule, vfs)
+    values = rule.match.values
+    for index, low, high in verdict.bounds:
+        if not low <= values[index] <= high:  # type: ignore[operator]  # a range is refused by its shape
+            found = _values(verdict, rule, vfs)
     if verdict.depends:
         found = [*found, *_by_others(verdict, rule)]
     same = verdict.copies.get(key)
@@ -64,21 +66,19 @@ def _reason(verdict: Verdict, code: str, path: str, message: str, accepted: str,
     )
 
 
-def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> Sequence[Reason]:
-    found: list[Reason] | None = None
+def _values(verdict: Verdict, rule: FlowRule, vfs: int) -> list[Reason]:
+    found = []
     values = rule.match.values
     for check in verdict.checks:
         value = values[check.index]
         assert isinstance(value, int), "a range is refused by its shape"
-        if check.low <= value <= check.high and (check.allowed is None or value in check.allowed):
-            continue
-        reason = value_reason(verdict, check, value)
-        found = [reason] if found is None else [*found, reason]
+        if not check.low <= value <= check.high or (check.allowed is not None and value not in check.allowed):
+            found.append(value_reason(verdict, check, value))
     if verdict.enters is not None:
         port = values[verdict.enters]
         if isinstance(port, int):
-            found = [*(found or ()), *vf_exists(verdict.table, "/match/in_port", port - FIRST_VF_PORT, vfs)]
-    return NOTHING if found is None else found
+            found += vf_exists(verdict.table, "/match/in_port", port - FIRST_VF_PORT, vfs)
+    return found
 
 
 def _second_mask(verdict: Verdict) -> Reason:

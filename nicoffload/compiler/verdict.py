@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from nicoffload.compiler.actions import Targets, action_reasons
 from nicoffload.compiler.bank import Bank, Copies
-from nicoffload.compiler.fields import Judged, Value, answer, field_reasons
+from nicoffload.compiler.fields import Value
 from nicoffload.compiler.words import names, text_name
 from nicoffload.driver.contract import TableState
 from nicoffload.errors import Reason
-from nicoffload.model import FIELDS, RANGE_MASK, FlowRule, Match, Shape, ToVf
+from nicoffload.model import FIELDS, FIRST_VF_PORT, RANGE_MASK, FlowRule, Match, Shape, ToVf
 from nicoffload.profiles.types import FieldRule, FlowType, OneTarget, Table
 
 NEAR_FULL = 1e-3
@@ -23,12 +22,6 @@ _ANY = sys.maxsize
 """Stands for no limit, so that the one comparison of the hot path needs no special case."""
 
 _NO_REFUSAL = frozenset({"allowed", "unknown"})
-
-_DECIDES = {
-    "none": "nothing defines which of two overlapping rules wins",
-    "most_specific": "the rule with more compared fields wins",
-    "shape_rank": "the kind of filter decides which rule wins",
-}
 
 Values = tuple[Value, ...]
 Pick = Callable[[Values], object]
@@ -66,6 +59,8 @@ class Verdict:
         reasons: Everything against it that does not depend on values or on other rules.
         checks: The values that are limited.
         enters: Position of the ingress port among the values; None where the rule names none.
+        bounds: Position, lowest and highest of the values that are to be looked at; one value out of bounds does not
+            say no, it says to look closer.
         shape: The shape of the rule.
         compared: Fields compared beyond those that the flow type fixes.
         pick: What of the values tells two rules apart; None: all of them.
@@ -85,6 +80,7 @@ class Verdict:
     reasons: tuple[Reason, ...]
     checks: tuple[Check, ...]
     enters: int | None
+    bounds: tuple[tuple[int, int, int], ...]
     shape: Shape
     compared: frozenset[str]
     pick: Pick | None
@@ -125,26 +121,25 @@ def make_verdict(
     flow_type: FlowType,
     rule: FlowRule,
     *,
-    values: Mapping[str, Value],
-    targets: Targets,
+    reasons: Sequence[Reason],
+    vfs: int,
     rivals: tuple[tuple[str, Bank], ...],
 ) -> Verdict:
-    """Judge a rule, as an example of all of its shape and actions, against one flow type.
+    """Prepare what is asked of each rule of a kind in one flow type.
 
     Args:
         state: The table.
         bank: What it shares with others.
         flow_type: One of the table's.
-        rule: The rule.
-        values: Values of the fields that some flow type fixes, and of those with a range.
-        targets: What rules can deliver to.
+        rule: A rule of the kind.
+        reasons: What speaks against the kind.
+        vfs: VFs that exist.
         rivals: Tables that must be empty while this one holds rules or the other way round, with their banks.
     """
     table = state.table
     shape = rule.match.shape
-    judged = Judged(state=state, flow_type=flow_type, shape=shape, values=values)
-    reasons = [*_blocked(state), *field_reasons(judged), *action_reasons(table, rule.actions, targets)]
-    reasons += _priority(table, rule)
+    checks = tuple(_checks(flow_type, shape))
+    enters = next((index for index, (name, _) in enumerate(shape) if name == "in_port"), None)
     one_mask = table.mask_model == "one_mask_per_port"
     one_input_set = table.mask_model == "one_input_set_per_flow_type"
     caveats = tuple(_caveats(state, flow_type, shape, rule))
@@ -159,10 +154,11 @@ def make_verdict(
         bank=bank,
         flow_type=flow_type,
         reasons=tuple(reasons),
-        checks=tuple(_checks(flow_type, shape)),
-        enters=next((index for index, (name, _) in enumerate(shape) if name == "in_port"), None),
+        checks=checks,
+        enters=enters,
+        bounds=tuple(_bounds(shape, checks, enters, vfs)),
         shape=shape,
-        compared=judged.compared,
+        compared=frozenset(name for name, _ in shape if name not in flow_type.fixed),
         pick=None if len(kept) == len(shape) else _picker(kept),
         copies=bank.copies_of(tuple(shape[index] for index in kept)),
         copies_max=_ANY if table.duplicate.answer in _NO_REFUSAL else table.duplicate.allowed_copies,
@@ -191,7 +187,8 @@ def _picker(kept: Sequence[int]) -> Pick:
     return itemgetter(*kept)
 
 
-def _blocked(state: TableState) -> list[Reason]:
+def table_reasons(state: TableState) -> list[Reason]:
+    """Return why a table takes no rules at present, and what it would cost to mend that."""
     if state.enable is None:
         return list(state.blocked)
     cost = (
@@ -210,21 +207,6 @@ def _blocked(state: TableState) -> list[Reason]:
             errno=reason.errno,
         )
         for reason in state.blocked
-    ]
-
-
-def _priority(table: Table, rule: FlowRule) -> list[Reason]:
-    if rule.priority is None or table.priority in ("honoured", "slot_ascending"):
-        return []
-    return [
-        Reason(
-            code="priority.unsupported",
-            path="/priority",
-            errno=answer(table.errors, "priority")[0],
-            message=f"table {table.name} has no priorities: {_DECIDES[table.priority]}",
-            accepted="no priority, for a rule that no other one overlaps",
-            source=table.source,
-        )
     ]
 
 
@@ -250,6 +232,17 @@ def _checks(flow_type: FlowType, shape: Shape) -> list[Check]:
             )
         )
     return found
+
+
+def _bounds(
+    shape: Shape, checks: Sequence[Check], enters: int | None, vfs: int
+) -> Iterator[tuple[int, int, int]]:
+    for check in checks:
+        # A list of values fits no bounds: an empty interval always asks for a closer look.
+        low, high = (check.low, check.high) if check.allowed is None else (1, 0)
+        yield check.index, low, high
+    if enters is not None and shape[enters][1] != RANGE_MASK:
+        yield enters, 0, FIRST_VF_PORT + vfs - 1
 
 
 def value_reason(verdict: Verdict, check: Check, value: int) -> Reason:
