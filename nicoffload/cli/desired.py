@@ -62,7 +62,11 @@ def to_desired(document: Mapping[str, Any], nic: Nic, source: str) -> DesiredSta
         )
     except RuleTextError as cause:
         raise RuleTextError(
-            f"{source}: {cause.path}: {cause.reason}", text=cause.text, column=cause.column, hint=cause.hint
+            f"{source}: {cause.reason}",
+            text=cause.text,
+            column=cause.column,
+            path=cause.path,
+            hint=cause.hint,
         ) from cause
     except InvalidRequestError as cause:
         raise InvalidRequestError(

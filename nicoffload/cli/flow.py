@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common
 from nicoffload.cli.session import Session
-from nicoffload.errors import InvalidRequestError
+from nicoffload.errors import InvalidRequestError, NotSupportedError
 
 if TYPE_CHECKING:
     from nicoffload.compiler import Refusal
@@ -81,8 +81,7 @@ def _check(args: argparse.Namespace, session: Session) -> int:
     else:
         for answer in answers:
             _print_answer(answer, session)
-    refused = [answer for answer in answers if isinstance(answer, Refusal)]
-    return refused[0].error(args.nic).exit_code if refused else 0
+    return NotSupportedError.exit_code if any(isinstance(answer, Refusal) for answer in answers) else 0
 
 
 def _print_answer(answer: Placement | Refusal, session: Session) -> None:
@@ -113,7 +112,7 @@ def _add(args: argparse.Namespace, session: Session) -> int:
                 return code
         with session.output.progress(f"installing {len(rules)} rules"):
             report = nic.add_flows(rules, atomic=not args.best_effort)
-    _print_report(report, session)
+    _print_report(args.nic, report, session)
     return report.refused[0][1].exit_code if report.refused else 0
 
 
@@ -131,17 +130,17 @@ def _explain(nic: Any, rules: tuple[FlowRule, ...], args: argparse.Namespace, se
             from nicoffload.codec import to_json
 
             document = {"nic": args.nic, "answers": [answer_to_json(answer) for answer in answers]}
-            session.answer("flow add --dry-run", document | {"steps": to_json(steps)})
+            session.answer("flow check", document | {"steps": to_json(steps)})
     else:
         for answer in answers:
             _print_answer(answer, session)
         for step in steps:
             for command in step.equivalents:
                 session.output.line(f"  same as: {command}")
-    return refused[0].error(args.nic).exit_code if refused else 0
+    return NotSupportedError.exit_code if refused else 0
 
 
-def _print_report(report: FlowReport, session: Session) -> None:
+def _print_report(nic: str, report: FlowReport, session: Session) -> None:
     from nicoffload.cli.report import error_to_json
     from nicoffload.cli.show import slot_text
     from nicoffload.codec import format_rule, rule_to_json
@@ -160,7 +159,7 @@ def _print_report(report: FlowReport, session: Session) -> None:
             {"rule": rule_to_json(rule), "text": format_rule(rule), "error": error_to_json(fault)}
             for rule, fault in report.refused
         ]
-        session.answer("flow add", {"installed": installed, "refused": refused})
+        session.answer("flow add", {"nic": nic, "installed": installed, "refused": refused})
         return
     if report.installed:
         session.output.table(
@@ -185,7 +184,7 @@ def _remove(args: argparse.Namespace, session: Session) -> int:
         chosen = ours if args.all else select_rules(ours, args.rules, args.file, missing_ok=args.missing_ok)
         with session.output.progress(f"removing {len(chosen)} rules"):
             stats = nic.remove_flows([row.rule.rule_id for row in chosen], missing_ok=args.missing_ok)
-    _print_stats("flow del", chosen, stats, session)
+    _print_stats("flow del", args.nic, chosen, stats, session)
     return 0
 
 
@@ -236,17 +235,21 @@ def _stats(args: argparse.Namespace, session: Session) -> int:
         ours = [row for row in nic.flows() if row.ours]
         chosen = select_rules(ours, args.rules, []) if args.rules else ours
         counters = nic.flow_stats([row.rule.rule_id for row in chosen])
-    _print_stats("flow stats", chosen, [counters.row(index) for index in range(len(chosen))], session)
+    _print_stats(
+        "flow stats", args.nic, chosen, [counters.row(index) for index in range(len(chosen))], session
+    )
     return 0
 
 
-def _print_stats(command: str, rows: list[OwnedRule], stats: Any, session: Session) -> None:
+def _print_stats(command: str, nic: str, rows: list[OwnedRule], stats: Any, session: Session) -> None:
     from nicoffload.codec import format_rule, to_json
 
     texts = {row.rule.rule_id: format_rule(row.rule) for row in rows}
     counted: list[FlowStats] = list(stats)
     if session.output.as_json:
-        session.answer(command, {"flows": [to_json(one) | {"text": texts[one.rule_id]} for one in counted]})
+        session.answer(
+            command, {"nic": nic, "flows": [to_json(one) | {"text": texts[one.rule_id]} for one in counted]}
+        )
     elif counted:
         session.output.table(
             ("id", "rule", "packets", "bytes", "bytes are", "counted by"),

@@ -90,7 +90,11 @@ class Output:
             shown.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
         for row in rows:
             shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        self._console(sys.stdout).print(shown)
+        console = self._console(sys.stdout)
+        with console.capture() as drawn:
+            console.print(shown)
+        for line in drawn.get().splitlines():
+            print(line.rstrip())
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

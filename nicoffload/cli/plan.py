@@ -71,7 +71,7 @@ def _apply(args: argparse.Namespace, session: Session) -> int:
             session.output.note("Nothing done.")
             return 1
         with session.output.progress("applying", len(plan.steps)) as progress:
-            nic.apply(plan, progress=progress)
+            nic.apply(plan, progress=lambda done, _total, _what: progress(done))
     if session.output.as_json:
         _print(plan, args, session, applied=True)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common
+from nicoffload.cli.report import error_to_json
 from nicoffload.cli.session import Session
 from nicoffload.errors import NicOffloadError
 
@@ -37,7 +38,8 @@ def _profiles(args: argparse.Namespace, session: Session) -> int:
         except NicOffloadError as fault:
             broken.append(fault)
     if session.output.as_json:
-        session.answer("profiles", {"profiles": [_summary(profile) for profile in profiles]})
+        document = {"failed": [error_to_json(failure) for failure in broken]}
+        session.answer("profiles", {"profiles": [_summary(profile) for profile in profiles]} | document)
     else:
         rows = [
             (
@@ -51,8 +53,8 @@ def _profiles(args: argparse.Namespace, session: Session) -> int:
             for p in profiles
         ]
         session.output.table(("family", "title", "vendor", "driver", "tables", "VFs"), rows, right=("VFs",))
-    for failure in broken:
-        session.output.error(failure)
+        for failure in broken:
+            session.output.error(failure)
     return broken[0].exit_code if broken else 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nicoffload.errors import (
@@ -19,14 +19,13 @@ from nicoffload.errors import (
 
 def error_lines(fault: NicOffloadError) -> Iterator[str]:
     """Yield the lines that tell a person what went wrong, where, and what would help."""
-    yield f"error: {fault}"
+    yield f"error: {_headline(fault)}"
     text, column = getattr(fault, "text", None), getattr(fault, "column", None)
     if isinstance(text, str) and isinstance(column, int) and text.isprintable():
         yield f"  {text}"
         yield f"  {'^':>{column}}"
     if isinstance(fault, NotSupportedError):
-        for reason in fault.reasons:
-            yield from reason_lines(reason)
+        yield from reasons_lines(fault.reasons)
     if isinstance(fault, RollbackError):
         yield from (f"  left behind: {residue}" for residue in fault.residue)
     if isinstance(fault, ConflictError) and fault.existing:
@@ -41,16 +40,27 @@ def error_lines(fault: NicOffloadError) -> Iterator[str]:
         yield f"  hint: {fault.hint}"
 
 
-def reason_lines(reason: Reason) -> Iterator[str]:
-    """Yield a reason: its place and message, then what would be accepted, the driver's answer and the source."""
-    where = f"{reason.path}: " if reason.path else ""
-    yield f"  - {where}{reason.message}"
-    if reason.accepted:
-        yield f"      accepted: {reason.accepted}"
-    if reason.errno:
-        yield f"      the driver would answer: {reason.errno}"
-    if reason.source:
-        yield f"      source: {reason.source}"
+def reasons_lines(reasons: Sequence[Reason]) -> Iterator[str]:
+    """Yield each reason: its place and message, then what would be accepted, the driver's answer and the source."""
+    said = ""
+    for reason in reasons:
+        where = f"{reason.path}: " if reason.path else ""
+        yield f"  - {where}{reason.message}"
+        if reason.accepted:
+            yield f"      accepted: {reason.accepted}"
+        if reason.errno:
+            yield f"      the driver would answer: {reason.errno}"
+        if reason.source:
+            yield f"      source: {'as above' if reason.source == said else reason.source}"
+        said = reason.source
+
+
+def _headline(fault: NicOffloadError) -> str:
+    """Return the error's text, without the reasons where they follow line by line."""
+    text = str(fault)
+    if isinstance(fault, NotSupportedError):
+        return text.partition(f": {fault.reasons[0]}")[0]
+    return text
 
 
 def reason_to_json(reason: Reason) -> dict[str, Any]:

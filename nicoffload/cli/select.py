@@ -34,9 +34,17 @@ def select_rules(
     """
     chosen: dict[str, OwnedRule] = {}
     for name in names:
-        found = _by_id(ours, name) if _ID_START.fullmatch(name) else _by_rule(ours, parse_rule(name))
+        if _ID_START.fullmatch(name):
+            found = _by_id(ours, name)
+        elif "actions=" in name:
+            found = _by_rule(ours, parse_rule(name))
+        else:
+            raise InvalidRequestError(
+                f"{name!r} is neither an id nor a rule",
+                hint="write four digits of an id, or match and actions=",
+            )
         if len(found) > 1:
-            raise InvalidRequestError(f"{name} could be {len(found)} rules", hint="write more of the id")
+            raise InvalidRequestError(f"{name} could be {len(found)} rules", hint="give an id, or more of it")
         if not found and not missing_ok:
             raise NotFoundError(
                 f"no rule of ours is {name}", hint="`nicoffload flow list NIC --ours` lists them"

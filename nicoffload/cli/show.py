@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nicoffload.cli.report import reason_lines, reason_to_json
+from nicoffload.cli.report import reason_to_json, reasons_lines
 from nicoffload.codec import format_rule, rule_to_json
 from nicoffload.compiler import Refusal, Rung
 from nicoffload.driver import Placement
@@ -31,8 +31,7 @@ def placement_lines(placement: Placement) -> Iterator[str]:
 def refusal_lines(refusal: Refusal) -> Iterator[str]:
     """Yield each reason; the ladder is a table of its own."""
     yield f"refused: {format_rule(refusal.rule)}"
-    for reason in refusal.reasons:
-        yield from reason_lines(reason)
+    yield from reasons_lines(refusal.reasons)
 
 
 def ladder_rows(refusal: Refusal) -> list[tuple[str, str, str, str]]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common
 from nicoffload.cli.session import Session
-from nicoffload.errors import InvalidRequestError, NotFoundError
+from nicoffload.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from nicoffload.model import VfState, VlanTag
-    from nicoffload.nic import Lease, Nic
+    from nicoffload.nic import Lease
+
+_NOBODY = "nobody"
+"""Who holds a VF that nobody holds: a late release names it, and the answer is that the lease was over."""
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -24,7 +27,7 @@ def add(commands: Any) -> None:
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _verb(verbs, "list", "list the VFs, their settings and who holds them", _list)
     create = _verb(verbs, "create", "set how many VFs there are; 0 takes them all away", _create)
-    create.add_argument("count", type=int, metavar="COUNT")
+    create.add_argument("count", type=int, metavar="COUNT", help="0 to what the NIC can have")
     create.add_argument("--force", action="store_true", help="also while somebody holds a VF")
     setting = _verb(verbs, "set", "change settings of a VF; what is not named stays", _set)
     setting.add_argument("vf", type=parse_vf, metavar="VF", help="vf:0 or 0")
@@ -146,12 +149,14 @@ def _create(args: argparse.Namespace, session: Session) -> int:
 
     with session.open(args.nic) as nic:
         with session.output.progress(f"making {args.count} VFs"):
-            nic.set_vf_count(args.count, force=args.force)
+            disruption = nic.set_vf_count(args.count, force=args.force)
         states = nic.vfs()
     if session.output.as_json:
-        session.answer("vf create", {"nic": args.nic, "vfs": to_json(list(states))})
+        session.answer(
+            "vf create", {"nic": args.nic, "disruption": disruption.value, "vfs": to_json(list(states))}
+        )
     else:
-        session.output.line(f"{args.nic} has {len(states)} VFs.")
+        session.output.line(f"{args.nic} has {len(states)} VFs, disruption {disruption.value}.")
     return 0
 
 
@@ -172,8 +177,7 @@ def _set(args: argparse.Namespace, session: Session) -> int:
             "no setting is given", hint="--mac, --vlan, --spoof-check, --trust or --link-state"
         )
     with session.open(args.nic) as nic:
-        nic.configure_vfs([config])
-        state = _state(nic, args.vf)
+        (state,) = nic.configure_vfs([config])
     if session.output.as_json:
         session.answer("vf set", {"nic": args.nic, "vf": to_json(state)})
     else:
@@ -181,13 +185,6 @@ def _set(args: argparse.Namespace, session: Session) -> int:
             ("VF", "MAC", "VLAN", "spoof check", "trust", "link", "driver"), [_row(state, None)[:7]]
         )
     return 0
-
-
-def _state(nic: Nic, vf: int) -> VfState:
-    for state in nic.vfs():
-        if state.vf == vf:
-            return state
-    raise NotFoundError(f"there is no VF {vf}", device=nic.name, hint="`nicoffload vf list NIC` lists them")
 
 
 def _parse_vlan(text: str) -> VlanTag:
@@ -226,7 +223,7 @@ def _lease(args: argparse.Namespace, session: Session) -> int:
 
 def _release(args: argparse.Namespace, session: Session) -> int:
     with session.open(args.nic) as nic:
-        holder = next((lease.owner for lease in nic.leases() if lease.vf == args.vf), "")
+        holder = next((lease.owner for lease in nic.leases() if lease.vf == args.vf), _NOBODY)
         outcome = nic.release_vf(_named_lease(args.vf, holder, args.epoch))
     if session.output.as_json:
         document = {"nic": args.nic, "vf": args.vf, "released": outcome.released, "detail": outcome.detail}
