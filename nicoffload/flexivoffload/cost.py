@@ -1,9 +1,9 @@
 """What the host's CPU spends on packets, by the paper's own measurement.
 
-The FlexivOffload paper measures the CPU of its host (2.67 GHz, 10 Gbit/s, frames of 1500 bytes) against the traffic that goes
-through the virtual switch. A straight line fits: 12.5 % at rest, and 52.8 % of one core for each Gbit/s, up to 250 %,
-where the host has no more to give. An installation costs 10 microseconds (9 to 16 are derived from ntop's measurements of flow
-offload), reading one counter a fifth of one.
+The FlexivOffload paper measures the CPU of its host (2.67 GHz, 10 Gbit/s, frames of 1500 bytes) against the traffic
+that goes through the virtual switch. A straight line fits: 12.5 % at rest, and 52.8 % of one core for each Gbit/s, up
+to 250 %, where the host has no more to give. An installation costs 10 microseconds (9 to 16 are derived from ntop's
+measurements of flow offload), reading one counter a fifth of one.
 """
 
 from __future__ import annotations

@@ -109,11 +109,11 @@ class Executor:
             return {unit.rule_id: as_failure(error) for unit in units}
         self.operations.adds += len(report.installed)
         failures: dict[uuid.UUID, Failure] = {}
-        for rule, error in report.refused:
-            self.operations.refused[error.code] += 1
-            failures[rule.rule_id] = as_failure(error)
-            if isinstance(error, DeviceGoneError):
-                self.gone(error)
+        for rule, why in report.refused:
+            self.operations.refused[why.code] += 1
+            failures[rule.rule_id] = as_failure(why)
+            if isinstance(why, DeviceGoneError):
+                self.gone(why)
         return failures
 
     def remove(self, units: Sequence[Unit], now_ns: int) -> tuple[list[Unit], dict[uuid.UUID, FlowStats]]:

@@ -130,9 +130,11 @@ def _compare(
         low = (1 << 64) - 1
         high_ok = (headers[f"{name}_hi"] & np.uint64(value.mask >> 64)) == np.uint64(value.value >> 64)
         low_ok = (headers[f"{name}_lo"] & np.uint64(value.mask & low)) == np.uint64(value.value & low)
-        return _present(headers, HAS_IPV6) & high_ok & low_ok
+        both: npt.NDArray[np.bool_] = _present(headers, HAS_IPV6) & high_ok & low_ok
+        return both
     column, shift, needs = _COLUMNS[name]
-    return _present(headers, needs) & _bits(headers[column] >> shift, value)
+    hit: npt.NDArray[np.bool_] = _present(headers, needs) & _bits(headers[column] >> shift, value)
+    return hit
 
 
 def _present(headers: Headers, bits: int) -> npt.NDArray[np.bool_]:

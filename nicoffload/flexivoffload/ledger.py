@@ -1,8 +1,9 @@
 """One account of packets and bytes for both paths of a flow, whatever its counters do.
 
 A path's count is what was closed plus what is live. Live counts belong to an epoch: a new one starts when a flow moves,
-so nothing is counted twice and nothing is lost. The virtual switch and each VM's dispatcher count exactly. The NIC's rule
-counters wrap, freeze, reset and lie; they are brought to the same basis, compared, and believed only where they agree.
+so nothing is counted twice and nothing is lost. The virtual switch and each VM's dispatcher count exactly. The NIC's
+rule counters wrap, freeze, reset and lie; they are brought to the same basis, compared, and believed only where they
+agree.
 """
 
 from __future__ import annotations

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 
 from nicoffload import Nic
-from nicoffload.errors import NicOffloadError, Reason, ResourceExhaustedError
+from nicoffload.errors import (
+    InvalidRequestError,
+    NicOffloadError,
+    NotSupportedError,
+    Reason,
+    ResourceExhaustedError,
+)
 from nicoffload.flexivoffload.headers import address_fields, ip6
 from nicoffload.flexivoffload.policy.types import Granularity, Policy, RuleKind, matches_overlap
 from nicoffload.flexivoffload.vms import Vm
-from nicoffload.model import FlowRule, Masked, Match, ToVf
+from nicoffload.model import FIRST_VF_PORT, FlowRule, Masked, Match, ToUplink, ToVf
+from nicoffload.model.fields import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_IPV6, HAS_PORTS, HAS_VLAN
 
 MAX_VERDICTS = 4096
@@ -28,11 +35,13 @@ class Rung:
         name: For people.
         granularity: How coarse it is.
         match: What it catches.
+        action: Where it goes.
     """
 
     name: str
     granularity: Granularity
     match: Match
+    action: ToVf | ToUplink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +88,17 @@ class Lowering:
         self._denials = [rule for rule in policy.rules if rule.kind is RuleKind.ONLOAD]
         self._verdicts: dict[Any, tuple[str, str, bool]] = {}
 
-    def lower(self, key: np.void, vm: Vm) -> Lowered | Unable:
-        """Return the finest rule that the policy allows and the NIC can hold."""
+    def lower(self, key: np.void, vm: Vm, *, is_sent: bool = False) -> Lowered | Unable:
+        """Return the finest rule that the policy allows and the NIC can hold.
+
+        Args:
+            key: The flow.
+            vm: Its VM.
+            is_sent: Whether the VM sends it, by a VF whose packets need a rule to get to the wire.
+        """
         refused: list[tuple[str, str]] = []
         is_final = True
-        for rung in rungs(key, vm):
+        for rung in sent_rungs(key, vm) if is_sent else rungs(key, vm):
             if rung.granularity not in self._granularity:
                 continue
             table, why, final = self._verdict(rung, vm)
@@ -105,7 +120,7 @@ class Lowering:
         shape = (rung.match.shape, rung.match.eth_type, rung.match.ip_proto, vm.vf)
         known = self._verdicts.get(shape)
         if known is None:
-            known = self._ask(rung, vm)
+            known = self._ask(rung)
             if known[2] and len(self._verdicts) < MAX_VERDICTS:
                 self._verdicts[shape] = known
         return known
@@ -118,17 +133,17 @@ class Lowering:
                 return rule.rule_id
         return ""
 
-    def _ask(self, rung: Rung, vm: Vm) -> tuple[str, str, bool]:
+    def _ask(self, rung: Rung) -> tuple[str, str, bool]:
         try:
-            answer = self._nic.check(FlowRule(match=rung.match, actions=(ToVf(vf=vm.vf),)))
+            answer: Any = self._nic.check(FlowRule(match=rung.match, actions=(rung.action,)))
         except NicOffloadError as error:
-            return "", str(error), False
+            return "", str(error), isinstance(error, NotSupportedError | InvalidRequestError)
         # A Placement names its table; a Refusal names its reasons.
         reasons = getattr(answer, "reasons", None)
         if reasons is None:
             return answer.table, "", True
-        error = answer.error(self._nic.name)
-        return "", _words(reasons), not isinstance(error, ResourceExhaustedError)
+        meaning = answer.error(self._nic.name)
+        return "", _words(reasons), not isinstance(meaning, ResourceExhaustedError)
 
 
 def _words(reasons: Sequence[Reason]) -> str:
@@ -137,42 +152,59 @@ def _words(reasons: Sequence[Reason]) -> str:
 
 def rungs(key: np.void, vm: Vm) -> list[Rung]:
     """Return the ways to bring a flow to its VM, finest first."""
-    found: list[Rung] = []
+    found: list[tuple[str, Granularity, Match]] = []
     present = int(key["present"])
     target = address_fields(key, "dst")
-    proto = {"ip_proto": int(key["ip_proto"])}
+    exact = _exact(key)
+    if exact is not None:
+        found.append((*exact, Match.of(**_flow_fields(key))))
     if present & HAS_PORTS:
-        ports = {"tp_src": int(key["tp_src"]), "tp_dst": int(key["tp_dst"])}
-        both = {**address_fields(key, "src"), **target, **proto, **ports}
-        found.append(Rung(name="5-tuple", granularity=Granularity.FLOW, match=Match.of(**both)))
-        del ports["tp_src"]
-        some = {**target, **proto, **ports}
-        found.append(
-            Rung(name="destination and port", granularity=Granularity.DESTINATION, match=Match.of(**some))
-        )
-    elif int(key["ip_proto"]) not in (6, 17, 132):
-        whole = {**address_fields(key, "src"), **target, **proto}
-        found.append(
-            Rung(name="addresses and protocol", granularity=Granularity.FLOW, match=Match.of(**whole))
-        )
-    found.append(Rung(name="destination", granularity=Granularity.DESTINATION, match=Match.of(**target)))
+        some = {**target, "ip_proto": int(key["ip_proto"]), "tp_dst": int(key["tp_dst"])}
+        found.append(("destination and port", Granularity.DESTINATION, Match.of(**some)))
+    found.append(("destination", Granularity.DESTINATION, Match.of(**target)))
+    # One MAC can stand for many VMs (a router's), unless the list of VMs says whose it is.
     if present & HAS_ETH and int(key["eth_dst"]) in vm.macs:
         mac: dict[str, int] = {"eth_dst": int(key["eth_dst"])}
         if present & HAS_VLAN:
             tagged = {**mac, "vlan_vid": int(key["vlan_vid"])}
-            found.append(Rung(name="MAC and VLAN", granularity=Granularity.VM, match=Match.of(**tagged)))
-        found.append(Rung(name="MAC", granularity=Granularity.VM, match=Match.of(**mac)))
-    return found
+            found.append(("MAC and VLAN", Granularity.VM, Match.of(**tagged)))
+        found.append(("MAC", Granularity.VM, Match.of(**mac)))
+    action = ToVf(vf=vm.vf)
+    return [Rung(name=name, granularity=grain, match=match, action=action) for name, grain, match in found]
+
+
+def sent_rungs(key: np.void, vm: Vm) -> list[Rung]:
+    """Return the ways to let a flow that a VM sends by its VF get to the wire: only the flow itself is let through."""
+    exact = _exact(key)
+    if exact is None:
+        return []
+    port = FIRST_VF_PORT + vm.vf
+    match = Match.of(in_port=port, **_flow_fields(key))
+    return [Rung(name=exact[0], granularity=exact[1], match=match, action=ToUplink())]
+
+
+def _exact(key: np.void) -> tuple[str, Granularity] | None:
+    """Return the name of the rule that catches this flow alone; None where none would (a fragment has no ports)."""
+    if int(key["present"]) & HAS_PORTS:
+        return "5-tuple", Granularity.FLOW
+    if int(key["ip_proto"]) in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
+        return None
+    return "addresses and protocol", Granularity.FLOW
+
+
+def _flow_fields(key: np.void) -> dict[str, int | str]:
+    fields = {**address_fields(key, "src"), **address_fields(key, "dst"), "ip_proto": int(key["ip_proto"])}
+    if int(key["present"]) & HAS_PORTS:
+        fields |= {"tp_src": int(key["tp_src"]), "tp_dst": int(key["tp_dst"])}
+    return fields
 
 
 def catches(match: Match, key: np.void) -> bool:
     """Tell whether a rung's match catches a flow."""
     for name, value in match.items():
         assert isinstance(value, Masked)
-        if name.startswith("ipv6"):
-            found = ip6(key, name.removeprefix("ipv6_"))
-        else:
-            found = int(key[name])
+        end = name.removeprefix("ipv6_")
+        found = int(key[name]) if end == name else ip6(key, end)
         needs = _NEEDS.get(name, 0)
         if found != value.value or (needs and not int(key["present"]) & needs):
             return False

@@ -42,7 +42,7 @@ class ManagerConfig:
     tick_s: float = 0.5
     poll_s: float = 1.0
     gather_s: float = 0.01
-    placement: PlacementConfig = PlacementConfig()
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ class FlowManager:
         if not mover.executor.alive:
             mover.settle(row, FlowState.ONLOAD, "nic.gone", mover.gone_text)
             return
-        if table.kind[row] == TX:
+        if table.kind[row] == TX and not self._needs_rule(row):
             self._send_by_vf(row, "first_packet.offload")
             return
         budget = mover.budget
@@ -157,17 +157,25 @@ class FlowManager:
         elif budget.take():
             mover.request(row, target, "first_packet.offload")
 
+    def _needs_rule(self, row: int) -> bool:
+        return bool(self.table.kind[row] == RX) or self.mover.market.vfs_need_rules
+
     def _target(self, row: int) -> Lowered | Unable:
         """Return the rule that would serve a flow; asked once, unless the answer may change."""
         found = self._targets.get(row)
         if found is not None and (isinstance(found, Lowered) or found.is_final):
             return found
         vm = int(self.table.vm[row])
-        trouble = self._unusable.both.get(vm)
+        is_sent = bool(self.table.kind[row] == TX)
+        trouble = self._unusable.both.get(vm) or (self._unusable.sending.get(vm) if is_sent else "")
         if trouble:
             found = Unable(code="nic.no_vf", refused=(("virtual function", trouble),), is_final=True)
+        elif is_sent and self.table.is_local[row]:
+            why = "a rule that brings it to the wire would not bring it to the other VM"
+            found = Unable(code="nic.local", refused=(("5-tuple", why),), is_final=True)
         else:
-            found = self._lowering.lower(key_row(self.table.keys[row]), self._directory.vms[vm])
+            key = key_row(self.table.keys[row])
+            found = self._lowering.lower(key, self._directory.vms[vm], is_sent=is_sent)
         self._targets[row] = found
         return found
 
@@ -208,7 +216,8 @@ class FlowManager:
         if now_ns >= self._next_poll_ns:
             self._next_poll_ns = now_ns + int(self.config.poll_s * NS_PER_S)
             mover.poll(now_ns)
-        self._move_tx()
+        if not mover.market.vfs_need_rules:
+            self._move_tx()
         unwanted = [mover.units[number] for number in self._unwanted_units()]
         mover.drain([unit for unit in unwanted if mover.budget.take()], "policy.no_longer")
         mover.retry_drains()
@@ -320,8 +329,13 @@ class FlowManager:
         ready = (state == FlowState.ONLOAD) | (
             (state == FlowState.BACKOFF) & (table.retry_ns[:high] <= mover.now_ns)
         )
-        ready &= table.wants_offload[:high] & (table.kind[:high] == RX) & ~table.impossible[:high]
-        ready &= (table.rate_pps[:high] > 0.05) | (table.tier[:high] == Tier.PIN)
+        is_ruled = table.kind[:high] == RX
+        if mover.market.vfs_need_rules:
+            is_ruled = table.kind[:high] != VSWITCH_ONLY
+        ready &= table.wants_offload[:high] & is_ruled & ~table.impossible[:high]
+        # A rate fades slowly: what has just been taken off for being idle must not come back by it.
+        is_active = (mover.now_ns - table.last_ns[:high] < NS_PER_S) & ~table.closing[:high]
+        ready &= is_active | (table.tier[:high] == Tier.PIN)
         best = np.flatnonzero(ready)
         best = best[np.argsort(-table.rate_pps[best], kind="stable")]
         found: list[int] = []

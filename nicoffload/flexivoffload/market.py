@@ -52,6 +52,8 @@ class Market:
     ) -> None:
         self.tables: list[TableMarket] = []
         self.max_vm_share = policy.limits.max_vm_share
+        self.vfs_need_rules = False
+        """Whether what a VF sends needs a rule to get to the wire: so it is in switchdev mode."""
         self._units = units
         self._directory = directory
         self._index: dict[str, int] = {}
@@ -64,6 +66,7 @@ class Market:
             each = max(state.table.rows_per_rule, 1)
             ours = int(rows // each * policy.limits.max_table_share)
             self._index[state.table.name] = len(self.tables)
+            self.vfs_need_rules |= state.table.needs.eswitch_mode == "switchdev" and not state.blocked
             self.tables.append(TableMarket(name=state.table.name, capacity=Capacity(ours, now_ns=now_ns)))
 
     def index(self, name: str) -> int:
@@ -110,7 +113,7 @@ class Market:
         # Only what is installed can be taken out again; the rest counts as pinned.
         busy = units.state[numbers] != UnitState.INSTALLED
         residents = Residents(
-            rate_pps=rate[numbers],
+            rate_pps=rate[numbers].astype(np.float64),
             idle_s=np.maximum(now_ns - last[numbers], 0) / NS_PER_S,
             residence_s=(now_ns - units.installed_ns[numbers]) / NS_PER_S,
             min_residence_s=units.min_residence_s[numbers],

@@ -19,7 +19,7 @@ from nicoffload.flexivoffload.placement import NS_PER_S, OperationBudget, Placem
 from nicoffload.flexivoffload.policy.types import Policy, Tier
 from nicoffload.flexivoffload.units import Unit, UnitState, UnitTable
 from nicoffload.flexivoffload.vms import RX, VSWITCH_ONLY, VmDirectory
-from nicoffload.model import FlowRule, ToVf
+from nicoffload.model import FlowRule
 
 RETURN_NS = 10 * NS_PER_S
 """A flow that comes back to the NIC within this time counts as one that comes and goes."""
@@ -137,7 +137,7 @@ class Mover:
     def request(self, row: int, target: Lowered, code: str) -> Unit:
         """Ask for a new rule."""
         vm = int(self.table.vm[row])
-        rule = FlowRule(match=target.rung.match, actions=(ToVf(vf=self._directory.vms[vm].vf),))
+        rule = FlowRule(match=target.rung.match, actions=(target.rung.action,))
         unit = self.units.add(rule, target, vm, self.market.index(target.table))
         self._enlist(row, unit)
         self._queue.append(unit)

@@ -155,9 +155,8 @@ class Replay:
     def _horizon(self) -> int:
         assert self.manager is not None
         times = [self._next_tick_ns]
-        for other in (self.manager.mover.flush_ns, self._change_ns):
-            if other is not None:
-                times.append(other)
+        others = (self.manager.mover.flush_ns, self._change_ns)
+        times += [other for other in others if other is not None]
         return min(times)
 
     @staticmethod

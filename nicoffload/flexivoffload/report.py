@@ -124,6 +124,7 @@ class ReplayReport:
         nic: As named.
         nic_title: For people.
         policy: The policy's file.
+        start_ns: Time of the first packet, nanoseconds since the epoch.
         duration_s: First packet to last.
         offloaded: What the NIC's path took.
         onloaded: What the virtual switch took.
@@ -153,6 +154,7 @@ class ReplayReport:
     nic: str
     nic_title: str
     policy: str
+    start_ns: int
     duration_s: float
     offloaded: Count
     onloaded: Count
@@ -233,6 +235,7 @@ def make_report(
         nic=replay.nic.name,
         nic_title=replay.nic.info.title,
         policy=replay.policy.source,
+        start_ns=replay.start_ns,
         duration_s=duration_s,
         offloaded=offloaded,
         onloaded=onloaded,

@@ -19,6 +19,7 @@ def report_to_json(report: ReplayReport) -> dict[str, Any]:
         "capture": report.capture,
         "nic": {"name": report.nic, "title": report.nic_title, "gone": report.nic_gone},
         "policy": report.policy,
+        "start_ns": report.start_ns,
         "duration_s": report.duration_s,
         "totals": {
             **_count(report.total),

@@ -42,7 +42,7 @@ def prepare(nic: Nic, vms: Sequence[Vm]) -> Prepared:
         why = str(error)
         notes.append(f"no virtual functions: {why}")
         return Prepared(
-            vf_count=0, unusable=Unusable(both={index: why for index in range(len(vms))}), notes=tuple(notes)
+            vf_count=0, unusable=Unusable(both=dict.fromkeys(range(len(vms)), why)), notes=tuple(notes)
         )
     missing = {
         index: f"VF {vm.vf} does not exist; there are {count}"

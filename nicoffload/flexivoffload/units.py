@@ -48,7 +48,7 @@ class Unit:
     vm: int
     members: set[int] = field(default_factory=set)
     counter: RuleCounter | None = None
-    base: Count = Count()
+    base: Count = field(default_factory=Count)
     failures: int = 0
     retry_ns: int = 0
 

@@ -212,7 +212,7 @@ class _Builder:
             for side, message in faults:
                 self._fault(f"{at}/{name}{side}", message)
             if not faults:
-                found.append(_threshold(values, measure, kind))
+                found.append(_threshold(values, measure))
         return found
 
     def _number(self, given: float | str, measure: Measure, at: str) -> float | None:
@@ -259,7 +259,7 @@ def _threshold_faults(
         )
 
 
-def _threshold(values: Mapping[str, float | None], measure: Measure, kind: RuleKind) -> Threshold:
+def _threshold(values: Mapping[str, float | None], measure: Measure) -> Threshold:
     up, down = values.get("up"), values.get("down")
     if measure.is_rate and down is None and up is not None:
         down = up / 2
