@@ -9,12 +9,13 @@ from nicoffload.cli.main import build_parser
 INTRODUCTION = """\
 # The command `nicoffload`
 
-This page is made from the program's own help. {doc}`/howto/use-the-command-line` shows it at work; {doc}`rules` has the form of a rule, and
-{doc}`errors` what each exit code means. `flow check` ends with 3 where the NIC can't hold one of the rules; `flow add --best-effort` with the code of the first
-that was refused; `doctor` with 1 where there is a problem.
+This page is made from the program's own help. {doc}`/howto/use-the-command-line` shows it at work; {doc}`rules`
+has the form of a rule, and {doc}`errors` what each exit code means. `flow check` ends with 3 where the NIC can't
+hold one of the rules; `flow add --best-effort` with the code of the first that was refused; `doctor` with 1 where
+there is a problem.
 
-With `--json`, every command answers with one document on stdout, of the form that `schemas/cli-output.schema.json` gives for its `command`. An error is such a
-document too, on stderr. A number that is null is unknown, never zero.
+With `--json`, every command answers with one document on stdout, of the form that `schemas/cli-output.schema.json`
+gives for its `command`. An error is such a document too, on stderr. A number that is null is unknown, never zero.
 
 | variable | meaning |
 |---|---|

@@ -74,7 +74,7 @@ def test_every_fault_is_listed():
         rule_from_json(
             {"priority": -1, "match": {"tp_dst": 70000}, "actions": [{"type": "vf"}]}, source="rules.json"
         )
-    for part in ("rules.json: 3 faults", "/priority", "/match/tp_dst", "/actions/0"):
+    for part in ("3 faults", "rules.json", "/priority", "/match/tp_dst", "/actions/0"):
         assert part in str(caught.value)
 
 
