@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nicoffload.errors import (
     InvalidRequestError,
     NicOffloadError,
@@ -12,7 +14,9 @@ from nicoffload.errors import (
     errno_number,
     from_errno,
 )
+from nicoffload_mock import assumptions
 from nicoffload_mock.emulator.answer import Refused
+from nicoffload_mock.emulator.device import Device
 
 _MEANINGS: dict[str, type[NicOffloadError]] = {
     "full": ResourceExhaustedError,
@@ -55,3 +59,20 @@ def translate(answer: Refused, message: str, *, capability: str, device: str) ->
         kernel_message=answer.text,
         meaning=_MEANINGS.get(answer.condition),
     )
+
+
+def insist(device: Device, request: Callable[[], None]) -> None:
+    """Make a request, and again while the VF is resetting, as a client of such a driver has to.
+
+    Raises:
+        Refused: Any other answer, or it was busy for too long.
+    """
+    until = device.now_ns + assumptions.WAIT_LIMIT_NS
+    while True:
+        try:
+            request()
+        except Refused as answer:
+            if answer.condition != "busy" or device.now_ns >= until:
+                raise
+        else:
+            return

@@ -40,17 +40,14 @@ BURST_BYTES = 65_536
 PF_MAC = 0x02_00_00_00_FF_00
 """MAC address of the physical function, which some NICs compare without being asked (`implicit`)."""
 
-VF_MAC = 0x02_00_00_00_00_00
-"""Address that the guest of VF N uses while none is administered: this plus N."""
-
 TUNNEL_BYTES = (50, 70)
 """Bytes that a tunnel over IPv4, and over IPv6, adds to a frame (Ethernet, IP, UDP, VXLAN)."""
 
 NOTES: tuple[str, ...] = (
     "tables of one NIC are looked up in the order of the profile, and the first that matches decides",
     "a rule without in_port applies to what comes from the uplink",
-    "in legacy mode the switch sends a frame to the VF whose administered MAC (and port VLAN) it carries; a VF "
-    "without an administered MAC is reached by rules only",
+    "in legacy mode the switch sends a frame to the VF whose administered MAC (and port VLAN) it carries",
+    "a VF without an administered MAC is reached by rules only, and what it sends is not checked for spoofing",
     "group frames from the uplink go to the PF, those of a VF to the uplink",
     "in switchdev mode what no rule matches goes to the PF, where the host's virtual switch takes it",
     "the emulated port is never congested, so guarantees and shares of VFs are stored and reported, not felt",

@@ -26,7 +26,8 @@ from nicoffload_mock.emulator.counters import PORT_VALUES
 from nicoffload_mock.emulator.device import Device
 from nicoffload_mock.emulator.state import Store
 from nicoffload_mock.flows import MockFlows
-from nicoffload_mock.functions import MockFunctions, MockRates
+from nicoffload_mock.functions import MockFunctions
+from nicoffload_mock.rates import MockRates
 
 _SUPPORT = {"yes": Support.YES, "no": Support.NO, "capability": Support.YES}
 
@@ -103,7 +104,7 @@ class MockDriver(Driver):
             yield
 
     def _tables(self) -> Iterator[Capability]:
-        for table, spec in zip(self._profile.tables, self.device.specs, strict=True):
+        for table, spec in zip(self._profile.tables, (t.spec for t in self.device.tables), strict=True):
             blocked = self.device.blocked(spec)
             rows = f"{spec.rows} rows" + (" (assumed by the emulator)" if spec.rows_assumed else "")
             why = f"; takes no rules: {blocked[2]}" if blocked else ""
@@ -126,7 +127,7 @@ class MockDriver(Driver):
             name="vf.create",
             support=Support.YES if works else Support.NO,
             evidence=Evidence.DECLARED,
-            detail=f"at most {self.device.vf_limit()} VFs{assumed}; {sriov.note or sriov.method}",
+            detail=f"at most {self.device.sriov.limit} VFs{assumed}; {sriov.note or sriov.method}",
             source=sriov.source,
         )
         for name in ("mac", "vlan", "qos", "vlan_protocols", "spoof_check", "trust", "link_state"):
@@ -169,7 +170,10 @@ def _setting(name: str, setting: Setting, mode: str) -> Capability:
     if setting.not_in_mode == mode and support is Support.YES:
         support, detail = Support.NO, f"not in {mode} mode"
     elif setting.no_effect:
-        support, detail = Support.PARTIAL, f"accepted and without effect: {', '.join(map(str, setting.no_effect))}"
+        support, detail = (
+            Support.PARTIAL,
+            f"accepted and without effect: {', '.join(map(str, setting.no_effect))}",
+        )
     elif setting.supported == "capability":
         detail = f"{detail} present (assumed by the emulator)".strip()
     return Capability(
@@ -204,7 +208,7 @@ class MockStatistics(Statistics):
             if statistics.port is not None:
                 found.append(self._row(0, statistics.port, "port"))
             if statistics.vf is not None:
-                found.extend(self._row(2 + vf.index, statistics.vf, "vf") for vf in device.vfs)
+                found.extend(self._row(2 + vf.index, statistics.vf, "vf") for vf in device.sriov.vfs)
             return found
 
     def _row(self, port: int, counters: Counters, scope: str) -> TrafficStats:

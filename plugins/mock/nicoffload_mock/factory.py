@@ -13,9 +13,11 @@ from nicoffload.driver import Driver, DriverFactory, OpenContext
 from nicoffload.errors import InvalidRequestError, NotFoundError, errno_number
 from nicoffload.model import DeviceInfo
 from nicoffload.profiles.types import NicProfile
+from nicoffload.schema import validate
 from nicoffload_mock import assumptions
 from nicoffload_mock.driver import MockDriver
-from nicoffload_mock.emulator.device import Config, Device
+from nicoffload_mock.emulator.config import Config
+from nicoffload_mock.emulator.device import Device
 from nicoffload_mock.emulator.faults import Faults
 from nicoffload_mock.emulator.state import Store
 
@@ -46,7 +48,9 @@ class MockFactory(DriverFactory):
 
     def discover(self, context: OpenContext) -> Sequence[DeviceInfo]:
         """Return one NIC a family."""
-        return [make_info(PREFIX + family, context.profiles.get(family)) for family in context.profiles.families()]
+        return [
+            make_info(PREFIX + family, context.profiles.get(family)) for family in context.profiles.families()
+        ]
 
     def claims(self, name: str) -> bool:
         """Tell whether a name is an emulated NIC's."""
@@ -73,7 +77,9 @@ class MockFactory(DriverFactory):
         return open_device(profile, options, script, name)
 
 
-def open_device(profile: NicProfile, options: Options, script: Sequence[Mapping[str, Any]], name: str) -> MockDriver:
+def open_device(
+    profile: NicProfile, options: Options, script: Sequence[Mapping[str, Any]], name: str
+) -> MockDriver:
     """Return the driver of a NIC.
 
     Args:
@@ -112,7 +118,9 @@ def parse_name(name: str) -> Options:
     """
     family, *parts = name.removeprefix(PREFIX).split(",")
     if not family:
-        raise InvalidRequestError("names no family", device=name, hint="write mock:FAMILY, such as mock:ixgbe")
+        raise InvalidRequestError(
+            "names no family", device=name, hint="write mock:FAMILY, such as mock:ixgbe"
+        )
     values: dict[str, str] = {}
     for part in parts:
         key, equals, value = part.partition("=")
@@ -152,20 +160,24 @@ def read_faults(path: Path, profile: NicProfile, name: str) -> Sequence[Mapping[
     try:
         document = json.loads(path.read_text("utf-8"))
     except OSError as cause:
-        raise InvalidRequestError(f"fault script {path}: {cause.strerror}", path="faults", device=name) from cause
+        raise InvalidRequestError(
+            f"fault script {path}: {cause.strerror}", path="faults", device=name
+        ) from cause
     except ValueError as cause:
-        raise InvalidRequestError(f"fault script {path} is no JSON: {cause}", path="faults", device=name) from cause
+        raise InvalidRequestError(
+            f"fault script {path} is no JSON: {cause}", path="faults", device=name
+        ) from cause
     return check_faults(document, profile, name, source=str(path))
 
 
-def check_faults(document: Any, profile: NicProfile, name: str, source: str = "") -> Sequence[Mapping[str, Any]]:
+def check_faults(
+    document: Any, profile: NicProfile, name: str, source: str = ""
+) -> Sequence[Mapping[str, Any]]:
     """Return the faults of a document by ``mock-faults.schema.json``.
 
     Raises:
         InvalidRequestError: It breaks the schema, or names an errno or a table that there is not.
     """
-    from nicoffload.schema import validate
-
     validate(document, "mock-faults", error=InvalidRequestError, source=source)
     tables = [table.name for table in profile.tables]
     for at, fault in enumerate(document["faults"]):
@@ -188,14 +200,18 @@ def _check_fit(profile: NicProfile, config: Config, name: str) -> None:
     for table in config.rows:
         if table not in tables:
             hint = f"one of: {', '.join(tables)}"
-            raise InvalidRequestError(f"{profile.family} has no table {table!r}", device=name, path="rows", hint=hint)
+            raise InvalidRequestError(
+                f"{profile.family} has no table {table!r}", device=name, path="rows", hint=hint
+            )
     limit = 0 if profile.sriov is None else profile.sriov.max_vfs or assumptions.MAX_VFS
     if config.vfs is not None and config.vfs > limit:
         raise InvalidRequestError(f"{profile.family} has at most {limit} VFs", device=name, path="vfs")
     modes = profile.eswitch.modes if profile.eswitch else ("legacy",)
     if config.mode and config.mode not in modes:
         hint = f"one of: {', '.join(modes)}"
-        raise InvalidRequestError(f"{profile.family} has no mode {config.mode}", device=name, path="mode", hint=hint)
+        raise InvalidRequestError(
+            f"{profile.family} has no mode {config.mode}", device=name, path="mode", hint=hint
+        )
 
 
 def _number(name: str, key: str, text: str, low: int, high: int) -> int:

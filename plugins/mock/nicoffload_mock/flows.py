@@ -16,10 +16,12 @@ from nicoffload.profiles.types import Table as ProfileTable
 from nicoffload_mock.answers import translate
 from nicoffload_mock.emulator.answer import Refused
 from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.tables import Entry, Table
+from nicoffload_mock.emulator.entry import Entry
+from nicoffload_mock.emulator.tables import Table
 
 if TYPE_CHECKING:
     from nicoffload_mock.driver import MockDriver
+
 
 class MockFlows(FlowFilters):
     """The filter tables.
@@ -53,7 +55,9 @@ class MockFlows(FlowFilters):
                 try:
                     entry = create(placement.table, rule, placement.flow_type, placement.slot)
                 except Refused as answer:
-                    outcomes.append(self._error(answer, f"rule {rule.rule_id} was refused", placement.table, name))
+                    outcomes.append(
+                        self._error(answer, f"rule {rule.rule_id} was refused", placement.table, name)
+                    )
                 else:
                     outcomes.append(RuleRef(rule_id=rule.rule_id, table=placement.table, slot=entry.slot))
         return outcomes
@@ -67,7 +71,9 @@ class MockFlows(FlowFilters):
                 try:
                     self._device.destroy(ref.table, ref.rule_id, ref.slot)
                 except Refused as answer:
-                    answers.append(self._error(answer, f"rule {ref.rule_id} was not removed", ref.table, name))
+                    answers.append(
+                        self._error(answer, f"rule {ref.rule_id} was not removed", ref.table, name)
+                    )
                 else:
                     answers.append(None)
         return answers
@@ -80,10 +86,14 @@ class MockFlows(FlowFilters):
                 return []
             if refs is None:
                 return [
-                    _installed(table, entry, None) for table in device.tables for entry in table.entries.values()
+                    _installed(table, entry, None)
+                    for table in device.tables
+                    for entry in table.entries.values()
                 ]
             found = ((ref, device.table(ref.table)) for ref in refs)
-            entries = ((ref, table, device.find(table, ref.rule_id, ref.slot)) for ref, table in found if table)
+            entries = (
+                (ref, table, device.find(table, ref.rule_id, ref.slot)) for ref, table in found if table
+            )
             return [_installed(table, entry, ref) for ref, table, entry in entries if entry is not None]
 
     def read_counters(self, refs: Sequence[RuleRef]) -> FlowCounters:
@@ -112,7 +122,9 @@ class MockFlows(FlowFilters):
             try:
                 device.enable(name)
             except Refused as answer:
-                raise self._error(answer, f"table {name} can't be enabled", name, self._driver.info.name) from answer
+                raise self._error(
+                    answer, f"table {name} can't be enabled", name, self._driver.info.name
+                ) from answer
 
     def _columns(
         self, ids: Sequence[uuid.UUID], rows: Any, widths: Any, facts: Sequence[CounterFacts | None]
@@ -206,7 +218,7 @@ def _reported(entry: Entry, has_priority: bool, rule_id: uuid.UUID) -> FlowRule:
         match = rule.match
     else:
         # What the hardware was not told to compare is not reported; nor is what it compares on its own.
-        values = recipe.filters(rule.match.values)[0][1]  # type: ignore[arg-type]  # installed: no ranges
+        values = entry.filters[0][1]
         kept = zip(recipe.shape, values, strict=False)
         asked = dict(rule.match.shape)
         fields = {name: Masked(value, mask) for (name, mask), value in kept if name in asked}
@@ -216,4 +228,4 @@ def _reported(entry: Entry, has_priority: bool, rule_id: uuid.UUID) -> FlowRule:
 
 
 def _matching(fields: dict[str, Masked]) -> Match:
-    return Match(**fields)  # type: ignore[arg-type]
+    return Match(**fields)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nicoffload.model import (
     ACTION_NAMES,
+    FATES,
     FIRST_VF_PORT,
     Action,
     Drop,
@@ -70,36 +71,40 @@ def make_plan(table: TableSpec, actions: tuple[Action, ...], targets: Targets) -
     names = [ACTION_NAMES[type(action)] for action in actions]
     _check_names(table, names)
     _check_arrangement(table, names)
-    port, police, added = DROPPED, None, 0
-    mirrors: list[int] = []
     for at, action in enumerate(actions):
-        path = f"/actions/{at}"
-        match action:
-            case ToVf():
-                _check_vf(table, action, targets, path)
-                port = FIRST_VF_PORT + action.vf
-            case ToQueue(queue=queue):
-                if queue >= assumptions.PF_QUEUES:
-                    refuse(table.errors, "queue_range", f"there is no queue {queue}", path=path)
-                port = PF
-            case ToUplink():
-                port = UPLINK
-            case Drop():
-                port = DROPPED
-            case Mirror(port=copy):
-                if copy >= FIRST_VF_PORT + targets.vfs:
-                    refuse(table.errors, "vf_range", f"there is no port {copy}", path=path)
-                mirrors.append(copy)
-            case Police(rate_bps=rate, burst_bytes=burst):
-                police = (rate, burst)
-            case SetField(field=field):
-                if table.set_fields is not None and field not in table.set_fields:
-                    refuse(table.errors, "action", f"can't rewrite {field}", path=path, errno=table.action_errno)
-            case _:
-                added += _added_bytes(action)
-                if names[at] == "pf":
-                    port = PF
-    return Plan(port, tuple(mirrors), police, added)
+        _check_one(table, action, targets, f"/actions/{at}")
+    fate = next(action for action, name in zip(actions, names, strict=True) if name in FATES)
+    police = next((action for action in actions if isinstance(action, Police)), None)
+    return Plan(
+        port=_port(fate),
+        mirrors=tuple(action.port for action in actions if isinstance(action, Mirror)),
+        police=(police.rate_bps, police.burst_bytes) if police else None,
+        added_bytes=sum(_added_bytes(action) for action in actions),
+    )
+
+
+def _port(fate: Action) -> int:
+    match fate:
+        case ToVf(vf=vf):
+            return FIRST_VF_PORT + vf
+        case ToUplink():
+            return UPLINK
+        case Drop():
+            return DROPPED
+        case _:
+            return PF
+
+
+def _check_one(table: TableSpec, action: Action, targets: Targets, path: str) -> None:
+    match action:
+        case ToVf():
+            _check_vf(table, action, targets, path)
+        case ToQueue(queue=queue) if queue >= assumptions.PF_QUEUES:
+            refuse(table.errors, "queue_range", f"there is no queue {queue}", path=path)
+        case Mirror(port=port) if port >= FIRST_VF_PORT + targets.vfs:
+            refuse(table.errors, "vf_range", f"there is no port {port}", path=path)
+        case SetField(field=field) if table.set_fields is not None and field not in table.set_fields:
+            refuse(table.errors, "action", f"can't rewrite {field}", path=path, errno=table.action_errno)
 
 
 def _check_names(table: TableSpec, names: list[str]) -> None:
@@ -119,7 +124,9 @@ def _check_arrangement(table: TableSpec, names: list[str]) -> None:
         levels = [level for level, members in enumerate(table.order) if name in members]
         reached = next((level for level in levels if level >= reached), -1 if levels else reached)
         if reached < 0:
-            refuse(table.errors, "action", "actions in another order", path="/actions", errno=table.action_errno)
+            refuse(
+                table.errors, "action", "actions in another order", path="/actions", errno=table.action_errno
+            )
     for group in table.not_together:
         if group <= set(names):
             text = f"{' and '.join(sorted(group))} exclude each other"

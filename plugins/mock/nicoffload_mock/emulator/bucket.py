@@ -38,7 +38,9 @@ def apply_rate(doc: Mapping[str, Any], bps: int, link_bps: int) -> Setting:
         raise Refused(doc.get("errno", "EOPNOTSUPP"), "rate", "not supported")
     speeds = doc.get("link_speeds_bps")
     if speeds and link_bps not in speeds:
-        raise Refused(doc.get("link_errno", "EINVAL"), "rate_link", f"not at a link speed of {link_bps} bit/s")
+        raise Refused(
+            doc.get("link_errno", "EINVAL"), "rate_link", f"not at a link speed of {link_bps} bit/s"
+        )
     range_errno = doc.get("range_errno", "EINVAL")
     largest = link_bps if doc.get("largest_bps") == "link" else doc.get("largest_bps")
     if largest is not None and bps > largest:

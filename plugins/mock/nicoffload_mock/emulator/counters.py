@@ -146,7 +146,7 @@ class PortCounters:
 
     def restart(self, scope: str) -> None:
         """Set the counters of the port (scope ``port``) or of all others (``vf``) to zero."""
-        self.values[:1 if scope == "port" else None][0 if scope == "port" else 1 :] = 0
+        self.values[: 1 if scope == "port" else None][0 if scope == "port" else 1 :] = 0
         self.epoch += 1
 
     def _add(self, column: int, amounts: Ints) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nicoffload_mock.emulator.tables import Table
 
 _NS = 1_000_000_000
+_NEVER_S = float("inf")
 _WAITING, _ON, _OVER = "waiting", "on", "over"
 _AT_ONCE = frozenset({"remove", "reset_vf", "reset_counters"})
 
@@ -84,7 +85,7 @@ class Faults:
                 self._hit(fault)
                 raise Refused(fault.effect["errno"], "", "by the fault script")
 
-    def does_nothing(self, operation: str, device: Device) -> bool:  # noqa: ARG002 - asked like `check`
+    def does_nothing(self, operation: str) -> bool:
         """Return whether a call succeeds and changes nothing."""
         for fault in self._on("do_nothing"):
             if fault.effect["operation"] == operation:
@@ -111,7 +112,9 @@ class Faults:
 
     def width(self, scope: str) -> int | None:
         """Return to how many bits the counters of a scope have shrunk; None without a fault."""
-        return min((f.effect["bits"] for f in self._on("wrap_counters") if f.effect["scope"] == scope), default=None)
+        return min(
+            (f.effect["bits"] for f in self._on("wrap_counters") if f.effect["scope"] == scope), default=None
+        )
 
     def count_packets(self, packets: int, device: Device) -> None:
         """Note packets that went in; start and end what depends on them."""
@@ -121,13 +124,19 @@ class Faults:
         for fault in self._faults:
             if fault.state == _WAITING and fault.when.get("packets", self._packets + 1) <= self._packets:
                 self._start(fault, device)
-            elif fault.state == _ON and self._packets - fault.since_packets >= fault.lasts.get("packets", 1 << 62):
+            elif fault.state == _ON and self._packets - fault.since_packets >= fault.lasts.get(
+                "packets", 1 << 62
+            ):
                 self._end(fault, device)
 
     def packets_left(self) -> int | None:
         """Return after how many packets something changes; None when nothing does."""
         due = [f.when["packets"] for f in self._faults if f.state == _WAITING and "packets" in f.when]
-        due += [f.since_packets + f.lasts["packets"] for f in self._faults if f.state == _ON and "packets" in f.lasts]
+        due += [
+            f.since_packets + f.lasts["packets"]
+            for f in self._faults
+            if f.state == _ON and "packets" in f.lasts
+        ]
         return max(min(due) - self._packets, 1) if due else None
 
     def next_time_ns(self, now_ns: int) -> int | None:
@@ -137,11 +146,17 @@ class Faults:
     def on_time(self, device: Device) -> None:
         """Start and end what is due by the clock."""
         for fault in self._faults:
-            if fault.state == _WAITING and "time_s" in fault.when and fault.when["time_s"] * _NS <= device.now_ns:
+            if (
+                fault.state == _WAITING
+                and "time_s" in fault.when
+                and fault.when["time_s"] * _NS <= device.now_ns
+            ):
                 self._start(fault, device)
-            elif fault.state == _ON and "time_s" in fault.lasts:
-                if fault.since_ns + fault.lasts["time_s"] * _NS <= device.now_ns:
-                    self._end(fault, device)
+            elif (
+                fault.state == _ON
+                and fault.since_ns + fault.lasts.get("time_s", _NEVER_S) * _NS <= device.now_ns
+            ):
+                self._end(fault, device)
 
     def to_json(self) -> dict[str, Any]:
         """Return how far the script is."""
@@ -178,7 +193,7 @@ class Faults:
             case "remove":
                 self.gone = True
             case "reset_vf":
-                device.start_reset(fault.effect["vf"])
+                device.sriov.reset_unasked(fault.effect["vf"])
             case "reset_counters":
                 scope = fault.effect["scope"]
                 device.rules.restart() if scope == "rule" else device.ports.restart(scope)

@@ -1,4 +1,4 @@
-"""Rows that are found by hashing, as the farch hardware of Solarflare does: a rule may find no row before all are used."""
+"""Rows that are found by hashing, as Solarflare's hardware does: a rule may find no row before all are in use."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def make_recipe(table: TableSpec, kind: TypeSpec, shape: Shape) -> Recipe:
     """
     _check_fixed(table, kind, shape)
     kept = [at for at, (name, mask) in enumerate(shape) if _is_compared(table, kind, name, mask)]
-    kept = _drop_parts(table, kind, shape, kept)
+    kept = _drop_parts(kind, shape, kept)
     matched = {shape[at][0] for at in kept}
     inputs = frozenset(matched - {name for name, values in kind.fixed.items() if values})
     _check_contents(table, kind, matched, inputs)
@@ -87,7 +87,10 @@ def check_values(table: TableSpec, recipe: Recipe, values: Sequence[int]) -> Non
     for at, name, allowed in recipe.fixed:
         if values[at] not in allowed:
             raise Refused(
-                table.errors.get("flow_type") or "EINVAL", "flow_type", f"{name} of another flow type", f"/match/{name}"
+                table.errors.get("flow_type") or "EINVAL",
+                "flow_type",
+                f"{name} of another flow type",
+                f"/match/{name}",
             )
     for at, name, rule in recipe.checks:
         value = values[at]
@@ -98,7 +101,11 @@ def check_values(table: TableSpec, recipe: Recipe, values: Sequence[int]) -> Non
         )
         if outside:
             refuse(
-                table.errors, "value", f"value of {name} is not taken", path=f"/match/{name}", errno=rule.value_errno
+                table.errors,
+                "value",
+                f"value of {name} is not taken",
+                path=f"/match/{name}",
+                errno=rule.value_errno,
             )
 
 
@@ -111,7 +118,13 @@ def _check_fixed(table: TableSpec, kind: TypeSpec, shape: Shape) -> None:
             raise Refused(answer, "flow_type", f"not of flow type {kind.name}: {name}", f"/match/{name}")
     for name, rule in kind.fields.items():
         if rule.rule in ("required", "group_bit") and name not in masks:
-            refuse(table.errors, "required", f"{name} must be matched", path=f"/match/{name}", errno=rule.mask_errno)
+            refuse(
+                table.errors,
+                "required",
+                f"{name} must be matched",
+                path=f"/match/{name}",
+                errno=rule.mask_errno,
+            )
 
 
 def _is_compared(table: TableSpec, kind: TypeSpec, name: str, mask: int) -> bool:
@@ -129,8 +142,8 @@ def _is_compared(table: TableSpec, kind: TypeSpec, name: str, mask: int) -> bool
     if _mask_fits(rule.rule, name, mask):
         return True
     if rule.rule != "exact_or_ignored":
-        answer = rule.mask_errno or _mask_errno(table, name)
-        refuse(table.errors, "partial_mask", f"mask of {name} is not taken", path=path, errno=answer)
+        stated = rule.mask_errno or _mask_errno(table, name)
+        refuse(table.errors, "partial_mask", f"mask of {name} is not taken", path=path, errno=stated)
     return False
 
 
@@ -151,7 +164,7 @@ def _mask_fits(rule: str, name: str, mask: int) -> bool:
     return rule == "exact_or_group_bit" and mask == _GROUP_BIT
 
 
-def _drop_parts(table: TableSpec, kind: TypeSpec, shape: Shape, kept: list[int]) -> list[int]:
+def _drop_parts(kind: TypeSpec, shape: Shape, kept: list[int]) -> list[int]:
     for group, errno in kind.together:
         exact = {shape[at][0] for at in kept if shape[at][1] == FIELDS[shape[at][0]].full_mask}
         present = {shape[at][0] for at in kept} & group
@@ -168,7 +181,9 @@ def _check_contents(table: TableSpec, kind: TypeSpec, matched: set[str], inputs:
     if not matched and table.empty_rule is not None:
         raise Refused(table.empty_rule, "empty_rule", "the rule compares nothing", "/match")
     if kind.at_least_one and not inputs & kind.at_least_one:
-        refuse(table.errors, "required", f"needs one of {', '.join(sorted(kind.at_least_one))}", path="/match")
+        refuse(
+            table.errors, "required", f"needs one of {', '.join(sorted(kind.at_least_one))}", path="/match"
+        )
     for group, errno in kind.not_together:
         if group <= matched:
             raise Refused(errno, "combination", f"not together: {', '.join(sorted(group))}", "/match")
@@ -180,7 +195,9 @@ def _rank(table: TableSpec, kind: TypeSpec, inputs: frozenset[str]) -> int:
     for listed in table.shapes:
         if kind.name in listed.flow_types and inputs == listed.fields:
             return listed.rank
-    refuse(table.errors, "combination", "no such combination of fields", default="EPROTONOSUPPORT", path="/match")
+    refuse(
+        table.errors, "combination", "no such combination of fields", default="EPROTONOSUPPORT", path="/match"
+    )
     return len(table.shapes)
 
 

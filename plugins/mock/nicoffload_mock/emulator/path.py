@@ -1,8 +1,8 @@
-"""Packets through the emulated NIC: a verdict a distinct header, kept until a change concerns it; then bulk counting."""
+"""Packets through the emulated NIC: one verdict a header, kept until a change concerns it; then bulk counting."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,8 @@ from nicoffload.packets import PacketBatch
 from nicoffload_mock.emulator import counters as column
 from nicoffload_mock.emulator.actions import DROPPED, UPLINK
 from nicoffload_mock.emulator.bucket import TokenBucket
+from nicoffload_mock.emulator.entry import Entry
 from nicoffload_mock.emulator.switch import LOST_AT_SOURCE, Verdict, decide
-from nicoffload_mock.emulator.tables import Entry
 from nicoffload_mock.emulator.view import BatchView
 
 if TYPE_CHECKING:
@@ -76,10 +76,6 @@ class Path:
         times = batch.time_ns[start:stop]
         return self._count(lane, index, ports, sizes, times, in_port)
 
-    def forget(self) -> None:
-        """Drop what is kept of batches."""
-        self._views.clear()
-
     def _view(self, batch: PacketBatch) -> tuple[BatchView, dict[int, Lane]]:
         for at, kept in enumerate(self._views):
             if kept[0].batch is batch:
@@ -137,7 +133,7 @@ class Path:
     ) -> npt.NDArray[np.int32]:
         device = self._device
         if in_port >= FIRST_VF_PORT:
-            bucket = device.bucket(in_port - FIRST_VF_PORT)
+            bucket = device.sriov.bucket(in_port - FIRST_VF_PORT)
             if bucket is not None:
                 passed = bucket.admit(times, sizes)
                 if not passed.all():
@@ -172,7 +168,11 @@ class Path:
         blocked = lost == LOST_AT_SOURCE
         refused = int(blocked.sum())
         entered = len(index) - refused
-        came_in = (column.RX_PACKETS, column.RX_BYTES) if in_port == UPLINK else (column.TX_PACKETS, column.TX_BYTES)
+        came_in = (
+            (column.RX_PACKETS, column.RX_BYTES)
+            if in_port == UPLINK
+            else (column.TX_PACKETS, column.TX_BYTES)
+        )
         device.ports.add(in_port, came_in[0], entered)
         device.ports.add(in_port, came_in[1], int(sizes.sum() - (sizes[blocked].sum() if refused else 0)))
         if refused:
@@ -223,7 +223,6 @@ class Path:
             bucket = self._police[entry.entry_id] = TokenBucket(rate, burst, time_ns)
         return bucket
 
-    def drop_police(self, entries: Iterable[Entry]) -> None:
-        """Forget the buckets of rules that are gone."""
-        for entry in entries:
-            self._police.pop(entry.entry_id, None)
+    def drop_police(self, entry: Entry) -> None:
+        """Forget the token bucket of a rule that is gone."""
+        self._police.pop(entry.entry_id, None)

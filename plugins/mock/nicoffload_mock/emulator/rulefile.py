@@ -14,7 +14,9 @@ _ACTIONS: dict[str, type[Any]] = {name: kind for kind, name in ACTION_NAMES.item
 
 def dump_rule(rule: FlowRule) -> str:
     """Return the text of a rule; rules with ranges never get into the hardware."""
-    match = [[name, value, mask] for (name, mask), value in zip(rule.match.shape, rule.match.values, strict=True)]
+    match = [
+        [name, value, mask] for (name, mask), value in zip(rule.match.shape, rule.match.values, strict=True)
+    ]
     actions = [[ACTION_NAMES[type(action)], dataclasses.asdict(action)] for action in rule.actions]
     return json.dumps([str(rule.rule_id), rule.priority, match, actions], separators=(",", ":"))
 

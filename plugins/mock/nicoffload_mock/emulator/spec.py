@@ -162,7 +162,9 @@ def _read_type(doc: Doc) -> TypeSpec:
         field_errors=doc.get("field_errors", {}),
         at_least_one=frozenset(doc.get("at_least_one", ())),
         together=tuple((frozenset(item["fields"]), item["errno"]) for item in doc.get("together", ())),
-        not_together=tuple((frozenset(item["fields"]), item["errno"]) for item in doc.get("not_together", ())),
+        not_together=tuple(
+            (frozenset(item["fields"]), item["errno"]) for item in doc.get("not_together", ())
+        ),
         ignores=frozenset(doc.get("duplicate_ignores", ())),
         implicit=tuple(doc.get("implicit", ())),
     )

@@ -1,4 +1,4 @@
-"""The NIC in a file: one transaction an emulated operation, so that a killed process leaves it as before or as after."""
+"""The NIC in a file, one transaction an operation: a killed process leaves it as before the operation or as after."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nicoffload_mock.emulator.vfs import Vf
 
 if TYPE_CHECKING:
     from nicoffload_mock.emulator.device import Device
-    from nicoffload_mock.emulator.tables import Entry
+    from nicoffload_mock.emulator.entry import Entry
 
 _FORMAT = 1
 _SCHEMA = """
@@ -58,7 +58,9 @@ class Store:
         try:
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as cause:
-            raise self._error(f"can't be opened: {cause.strerror}", hint="name a file in a folder that exists") from cause
+            raise self._error(
+                f"can't be opened: {cause.strerror}", hint="name a file in a folder that exists"
+            ) from cause
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as cause:
@@ -118,7 +120,7 @@ class Store:
             )
             self._put("next_entry", entry.entry_id + 1)
 
-    def drop_entry(self, device: Device, entry: Entry) -> None:  # noqa: ARG002 - the pair of `put_entry`
+    def drop_entry(self, entry: Entry) -> None:
         """Forget a rule."""
         with self._transaction():
             self._db.execute("DELETE FROM entry WHERE id = ?", (entry.entry_id,))
@@ -128,7 +130,7 @@ class Store:
         with self._transaction():
             if changed is None:
                 self._db.execute("DELETE FROM vf")
-            for vf in device.vfs if changed is None else changed:
+            for vf in device.sriov.vfs if changed is None else changed:
                 self._db.execute("INSERT OR REPLACE INTO vf VALUES (?, ?)", (vf.index, _dump_vf(vf)))
             self._put("device", _dump_device(device))
 
@@ -148,7 +150,9 @@ class Store:
                     with self._transaction():
                         self._put("nic", {"format": _FORMAT, "family": self._family})
                 elif known != {"format": _FORMAT, "family": self._family}:
-                    raise self._error(f"holds a NIC of family {known.get('family')!r} (format {known.get('format')})")
+                    raise self._error(
+                        f"holds a NIC of family {known.get('family')!r} (format {known.get('format')})"
+                    )
                 if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                     raise self._error("is damaged")
         finally:
@@ -174,16 +178,12 @@ class Store:
         device.load(known, vfs, self._get("next_entry") or 1)
         for entry_id, table, flow_type, slot, line, ghost, counter, rule, *counts in rows:
             device.rules.claim(counter, *counts)
-            device.revive(
-                table,
-                load_rule(rule),
-                flow_type,
-                entry_id=entry_id,
-                slot=slot,
-                row=line,
-                ghost=bool(ghost),
-                counter=counter,
-            )
+            found = device.table(table)
+            if found is None:
+                raise KeyError(table)
+            entry = found.revive(load_rule(rule), flow_type, slot)
+            entry.entry_id, entry.row, entry.ghost, entry.counter = entry_id, line, bool(ghost), counter
+            found.restore(entry)
         device.rules.settle({row[6] for row in rows})
 
     def _flush(self, device: Device) -> None:
@@ -197,13 +197,19 @@ class Store:
             self._db.executemany(
                 "UPDATE entry SET packets = ?, bytes = ?, last_ns = ?, epoch = ? WHERE counter = ?",
                 (
-                    (int(rules.packets[at]), int(rules.bytes[at]), int(rules.last_ns[at]), int(rules.epoch[at]), at)
+                    (
+                        int(rules.packets[at]),
+                        int(rules.bytes[at]),
+                        int(rules.last_ns[at]),
+                        int(rules.epoch[at]),
+                        at,
+                    )
                     for at in touched
                 ),
             )
             rules.touched[touched] = False
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('device', ?)", (text,))
-            for vf in device.vfs:
+            for vf in device.sriov.vfs:
                 self._db.execute("INSERT OR REPLACE INTO vf VALUES (?, ?)", (vf.index, _dump_vf(vf)))
 
     @contextmanager
@@ -237,7 +243,9 @@ class Store:
             raise self._error(f"can't be read or written: {cause}") from cause
 
     def _error(self, what: str, hint: str = "delete the file to start with a new NIC") -> InvalidRequestError:
-        return InvalidRequestError(f"state file {self.path} {what}", path="state", device=self._device, hint=hint)
+        return InvalidRequestError(
+            f"state file {self.path} {what}", path="state", device=self._device, hint=hint
+        )
 
 
 def _dump_device(device: Device) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from nicoffload.model import FIRST_VF_PORT, LinkState
 from nicoffload_mock import assumptions
 from nicoffload_mock.emulator.actions import DROPPED, PF, UPLINK
-from nicoffload_mock.emulator.tables import Entry, Table
+from nicoffload_mock.emulator.entry import Entry
+from nicoffload_mock.emulator.tables import Table
 from nicoffload_mock.emulator.view import BatchView
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ class _Gate:
         self._in_port = in_port
         self._switchdev = device.mode == "switchdev"
         source = in_port - FIRST_VF_PORT
-        self._source = device.vfs[source] if 0 <= source < len(device.vfs) else None
+        self._source = device.sriov.vfs[source] if 0 <= source < len(device.sriov.vfs) else None
         self._by_mac: dict[int, list[int]] = {}
         if not self._switchdev:
-            for vf in device.vfs:
+            for vf in device.sriov.vfs:
                 if vf.mac:
                     self._by_mac.setdefault(vf.mac, []).append(vf.index)
 
@@ -106,7 +107,7 @@ class _Gate:
         if self._in_port < FIRST_VF_PORT:
             return False
         vf = self._source
-        if vf is None or vf.link_state is LinkState.DISABLE or not self._device.is_ready(vf):
+        if vf is None or vf.link_state is LinkState.DISABLE or not self._device.sriov.is_ready(vf):
             return True
         return bool(vf.spoof_check and vf.mac and self._view.column("eth_src")[row] != vf.mac)
 
@@ -129,7 +130,7 @@ class _Gate:
 
     def _vlan_fits(self, row: int, index: int) -> int | None:
         """Return the bytes that are taken off a frame for a VF; None where it is in another VLAN."""
-        vf = self._device.vfs[index]
+        vf = self._device.sriov.vfs[index]
         if self._source is not None and self._source.has_vlan:
             return _VLAN_BYTES if vf.has_vlan and vf.vid == self._source.vid else None
         if not vf.has_vlan:
@@ -141,9 +142,9 @@ class _Gate:
         index = port - FIRST_VF_PORT
         if index < 0:
             return Verdict(port, entry, added_bytes, _NOT_LOST)
-        if index >= len(self._device.vfs):
+        if index >= len(self._device.sriov.vfs):
             return Verdict(DROPPED, entry, added_bytes, _NOT_LOST)
-        vf = self._device.vfs[index]
-        if vf.link_state is LinkState.DISABLE or not self._device.is_ready(vf):
+        vf = self._device.sriov.vfs[index]
+        if vf.link_state is LinkState.DISABLE or not self._device.sriov.is_ready(vf):
             return Verdict(DROPPED, entry, added_bytes, port)
         return Verdict(port, entry, added_bytes, _NOT_LOST)

@@ -77,7 +77,9 @@ def change(doc: Mapping[str, Any], vf: Vf, name: str, value: Value, mode: str) -
     """
     setting = doc[name]
     if name == "spoof_check" and vf.driver and "spoof_check_running" in doc["errors"]:
-        refuse(doc["errors"], "spoof_check_running", "the VF has transmit queues running", path="/spoof_check")
+        refuse(
+            doc["errors"], "spoof_check_running", "the VF has transmit queues running", path="/spoof_check"
+        )
     plain = _plain(value)
     if setting.get("not_in_mode") == mode and plain in setting.get("no_effect_in_mode", ()):
         return False
@@ -92,7 +94,9 @@ def change(doc: Mapping[str, Any], vf: Vf, name: str, value: Value, mode: str) -
     if values is not None and plain not in values:
         raise Refused(setting.get("value_errno", "EINVAL"), name, f"{plain} is not taken", f"/{name}")
     if name == "mac" and value == 0 and vf.spoof_check and "mac_zero_with_spoof_check" in doc["errors"]:
-        refuse(doc["errors"], "mac_zero_with_spoof_check", "not while spoofed frames are checked", path="/mac")
+        refuse(
+            doc["errors"], "mac_zero_with_spoof_check", "not while spoofed frames are checked", path="/mac"
+        )
     setattr(vf, name, value)
     return bool(setting.get("resets_vf"))
 
@@ -119,12 +123,16 @@ def _check_vlan(doc: Mapping[str, Any], tag: VlanTag) -> None:
     if tag.protocol not in protocols:
         stated = doc["vlan_protocols"].get("value_errno") or doc["vlan_protocols"].get("errno")
         refuse(
-            errors, "vlan_protocol", tag.protocol, default="EPROTONOSUPPORT", path="/vlan/protocol", errno=stated
+            errors,
+            "vlan_protocol",
+            tag.protocol,
+            default="EPROTONOSUPPORT",
+            path="/vlan/protocol",
+            errno=stated,
         )
     qos = doc["qos"]
     wrong = (
-        tag.pcp
-        and qos["supported"] == "no"
+        (tag.pcp and qos["supported"] == "no")
         or tag.pcp > qos.get("max", 7)
         or ("values" in qos and tag.pcp not in qos["values"])
     )
