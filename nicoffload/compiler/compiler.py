@@ -12,7 +12,7 @@ from nicoffload.compiler.bank import Bank, first_copy
 from nicoffload.compiler.ladder import build_ladder
 from nicoffload.compiler.obstacles import obstacles
 from nicoffload.compiler.plan import Plan, Planner
-from nicoffload.compiler.result import OTHER_TABLE, Ladder, Refusal
+from nicoffload.compiler.result import OTHER_TABLE, Refusal, Rung
 from nicoffload.compiler.slots import slot_by_priority
 from nicoffload.compiler.verdict import Verdict
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
@@ -176,7 +176,7 @@ class Compiler:
         )
         return Refusal(rule=rule, reasons=[reason], existing=str(rule.rule_id))
 
-    def _ladder(self, rule: FlowRule) -> Ladder:
+    def _ladder(self, rule: FlowRule) -> tuple[Rung, ...]:
         return build_ladder(rule, self.lower, self._vf_macs, self._vf_vlans)
 
 
@@ -189,10 +189,12 @@ def _slot(verdict: Verdict, rule: FlowRule) -> int | None:
 def _summary(verdict: Verdict, reasons: Sequence[Reason]) -> Reason:
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     first = reasons[0]
+    name = f"table {verdict.table_name}"
+    which = "" if name in first.message else f"{name}: "
     return Reason(
         code=OTHER_TABLE,
         path=first.path,
-        message=f"table {verdict.table_name}: {first.message}{more}",
+        message=f"{which}{first.message}{more}",
         accepted=first.accepted,
         source=first.source,
         errno=first.errno,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from nicoffload.compiler.result import Ladder, Refusal, Rung
+from nicoffload.compiler.result import Refusal, Rung
 from nicoffload.compiler.words import describe
 from nicoffload.driver.contract import Placement
 from nicoffload.model import FIELDS, FieldValue, FlowRule, Masked, Match, ToVf
@@ -40,7 +40,7 @@ class _Step:
 
 def build_ladder(
     rule: FlowRule, lower: Lower, vf_macs: Mapping[int, int], vf_vlans: Mapping[int, int]
-) -> Ladder:
+) -> tuple[Rung, ...]:
     """Return the rungs for a refused rule, finest first.
 
     Args:

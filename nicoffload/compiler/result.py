@@ -44,9 +44,6 @@ class Rung:
     reasons: tuple[Reason, ...]
 
 
-Ladder = tuple[Rung, ...]
-
-
 class Refusal:
     """A rule that this NIC, in this state, can't hold.
 
@@ -67,7 +64,7 @@ class Refusal:
         *,
         rule: FlowRule,
         reasons: Sequence[Reason],
-        ladder: Ladder | Callable[[], Ladder] = (),
+        ladder: tuple[Rung, ...] | Callable[[], tuple[Rung, ...]] = (),
         limit: int | None = None,
         in_use: int | None = None,
         existing: str = "",
@@ -85,7 +82,7 @@ class Refusal:
         return f"Refusal(rule={self.rule!r}, reasons={self.reasons!r})"
 
     @property
-    def ladder(self) -> Ladder:
+    def ladder(self) -> tuple[Rung, ...]:
         """The ladder, finest rung first, as the NIC stands when it is first asked for."""
         if not isinstance(self._ladder, tuple):
             self._ladder = self._ladder()
