@@ -81,7 +81,7 @@ class FlowChange(Change):
     def undo(self) -> Undone:
         """Put the rules back as they were."""
         if self._no_trace:  # the driver refused every rule, and a refused rule leaves no trace
-            self._book.release(placement.rule.rule_id for placement in self._placements)
+            self.abandon()
             return Undone()
         undone = restore_rules(self._book, self.rule_intents(), self._retry)
         self._book.remove(placement.rule.rule_id for placement in self._placements)
@@ -89,6 +89,10 @@ class FlowChange(Change):
         self._book.add(InstalledRule(ref=record.ref, rule=record.rule) for record in undone.moved)
         self._book.out_of_step()
         return undone
+
+    def abandon(self) -> None:
+        """Give the places back."""
+        self._book.release(placement.rule.rule_id for placement in self._placements)
 
     def moved(self) -> Sequence[RuleRecord]:
         """Return the rules whose slot the driver picked, or that had to go elsewhere than was planned."""

@@ -52,6 +52,9 @@ class Change(ABC):
     def undo(self) -> Undone:
         """Take back whatever of it there is, going by what the NIC reports. Repeatable."""
 
+    def abandon(self) -> None:  # noqa: B027 - most changes take nothing
+        """Give back what planning took in memory: the change was not even begun."""
+
     def moved(self) -> Sequence[RuleRecord]:
         """Return the rules that are now elsewhere than the intents said."""
         return ()
@@ -77,11 +80,16 @@ def run(
         RollbackError: A change failed and so did undoing it; the failure is its cause.
         NicOffloadError: The failure itself, where all was undone.
     """
-    number = journal.begin(
-        title,
-        _merged([intent for change in changes for intent in change.rule_intents()], changes),
-        [intent for change in changes for intent in change.step_intents()],
-    )
+    try:
+        number = journal.begin(
+            title,
+            _merged([intent for change in changes for intent in change.rule_intents()], changes),
+            [intent for change in changes for intent in change.step_intents()],
+        )
+    except BaseException:
+        for change in changes:
+            change.abandon()
+        raise
     begun: list[Change] = []
     try:
         for done, change in enumerate(changes, 1):

@@ -24,6 +24,7 @@ def _load(name: str):
 
 
 _load("fake_driver")
+_load("crash_scenario")
 
 
 class NoProfiles:

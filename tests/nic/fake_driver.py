@@ -404,7 +404,7 @@ class Filters(FlowFilters):
             key
             for key, (table, slot, cookie, _) in self._driver.hardware.rules.items()
             if table == ref.table
-            and (cookie == ref.rule_id if cookie is not None and ref.rule_id else slot == ref.slot)
+            and (cookie == ref.rule_id if cookie else slot is not None and slot == ref.slot)
         ]
 
     def dump(self, refs=None):
@@ -420,7 +420,7 @@ class Filters(FlowFilters):
             keys = [
                 key
                 for key, (table, slot, cookie, _) in rules.items()
-                if (cookie in ids if cookie is not None else (table, slot) in places)
+                if (cookie in ids if cookie else slot is not None and (table, slot) in places)
             ]
         return [self._installed(rules[key]) for key in keys]
 
