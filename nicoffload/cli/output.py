@@ -39,8 +39,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
 )
 """Colour of a cell by its text."""
 
-_WIDTH_OF_A_FILE = 200
-"""Columns of a table that goes to a file or a pipe, where nothing should be cut."""
+_MOST_FOLDED_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +81,12 @@ class Output:
             rows: Text of each cell.
             right: Headings of the columns that are set flush right: numbers.
         """
+        # A terminal gets colour and folded cells. A file gets all of each cell; so does a table of thousands of rows,
+        # which would take the library seconds.
+        if not sys.stdout.isatty() or len(rows) > _MOST_FOLDED_ROWS:
+            for line in _plain_lines(columns, rows, right):
+                print(line)
+            return
         from rich.table import Table
         from rich.text import Text
 
@@ -90,11 +95,7 @@ class Output:
             shown.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
         for row in rows:
             shown.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        console = self._console(sys.stdout)
-        with console.capture() as drawn:
-            console.print(shown)
-        for line in drawn.get().splitlines():
-            print(line.rstrip())
+        self._console(sys.stdout).print(shown)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -127,8 +128,17 @@ class Output:
     def _console(self, stream: Any) -> Console:
         from rich.console import Console
 
-        width = None if stream.isatty() else int(os.environ.get("COLUMNS") or _WIDTH_OF_A_FILE)
-        return Console(file=stream, width=width, no_color=not self.color, highlight=False, soft_wrap=False)
+        return Console(file=stream, color_system="auto" if self.color else None, highlight=False)
+
+
+def _plain_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]
+) -> Iterator[str]:
+    """Yield the lines of a table that is not folded."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    adjust = [str.rjust if name in right else str.ljust for name in columns]
+    for row in (columns, *rows):
+        yield "  ".join(map(lambda set_, cell, width: set_(cell, width), adjust, row, widths)).rstrip()
 
 
 def run(work: Callable[[], int], *, program: str, output: Output) -> int:

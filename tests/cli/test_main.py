@@ -141,9 +141,33 @@ def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
     assert "working" in capsys.readouterr().err
 
 
-def test_a_cell_is_text_and_not_markup(capsys):
-    Output().table(("a [bold]b[/]", "n"), [("[red]x[/red]", "5")], right=("n",))
-    assert capsys.readouterr().out == "a [bold]b[/]  n\n[red]x[/red]  5\n"
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_cell_is_text_and_not_markup(capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    Output(color=False).table(("a [bold]b[/]", "n"), [("[red]x[/red]", "5"), ("y", "10")], right=("n",))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["a [bold]b[/]   n", "[red]x[/red]   5", "y             10"]
+
+
+def test_a_file_gets_all_of_a_cell(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    Output().table(("a", "b"), [("x" * 300, "y")])
+    assert "x" * 300 in capsys.readouterr().out
+
+
+def test_a_terminal_gets_colour_unless_it_is_unwanted(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for color in (True, False):
+        Output(color=color).table(("a",), [("yes",)])
+        assert ("\x1b[32m" in capsys.readouterr().out) is color
+
+
+def test_a_large_table_is_quick(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    Output().table(("a", "b"), [("yes", "1")] * 5000)
+    assert capsys.readouterr().out.count("\n") == 5001
 
 
 def test_a_reader_that_goes_away_is_no_error():
