@@ -297,3 +297,26 @@ def test_account_stays_true_over_any_sequence(steps, picker):
 def numbered(number):
     """Return a rule by number: of one input set up to 5, of another above."""
     return five_tuple(number) if number < 6 else tcp(tp_dst=number)
+
+
+def test_the_memory_of_kinds_is_bounded_and_account_survives_it(monkeypatch):
+    monkeypatch.setattr("nicoffload.compiler.plan._MOST_KINDS", 1)
+    one = compiler(table(rows=3, picker="caller"))
+    placed = one.place_many([five_tuple(1), tcp(tp_dst=1), tcp(tp_src=1)])
+    assert codes(one.lower(tcp(tp_dst=2))) == ["table.full"]
+    one.release(refs(*placed))
+    again = one.place_many([answer.rule for answer in placed])
+    assert [answer.slot for answer in again] == [0, 1, 2]
+
+
+def test_a_foreign_rule_that_no_flow_type_would_take_still_counts():
+    strange = rule(Drop(), tun_id=5)
+    one = Compiler([state(table(rows=1, picker="caller"), in_use=1)], [foreign(strange, 0)], vfs=8)
+    assert codes(one.lower(five_tuple(1))) == ["table.full"]
+    one.release([RuleRef(rule_id=None, table="rx", slot=0)])
+    assert one.lower(five_tuple(1)).slot == 0
+
+
+def test_a_rule_of_a_table_that_is_not_there_is_left_out():
+    one = Compiler([state(table(rows=1))], [foreign(five_tuple(1), 0, name="gone")], vfs=8)
+    assert isinstance(one.lower(five_tuple(1)), Placement)
