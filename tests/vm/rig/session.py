@@ -1,0 +1,58 @@
+"""pytest in a guest: the command, and the folder its results end in."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.vm.rig.boot import boot
+from tests.vm.rig.layout import CHECKOUT, GUEST_TESTS, RESULTS, Guest
+from tests.vm.rig.verdict import Verdict, judge
+
+
+def run_tests(
+    guest: Guest, kernel: Path, vswitch: Path, *, expression: str = "", time_limit_s: float | None = None
+) -> Verdict:
+    """Run the guest's tests in it; leave junit.xml, coverage.data and console.log in build/vm/<guest>.
+
+    Args:
+        guest: Which guest.
+        kernel: Folder of its kernel.
+        vswitch: Folder that Open vSwitch is unpacked into.
+        expression: Which tests, as for `pytest -k`; empty for all.
+        time_limit_s: The guest's own if None.
+    """
+    out = new_results_folder(guest.name)
+    ended = boot(
+        guest,
+        kernel,
+        pytest_command(guest, GUEST_TESTS / guest.name, expression=expression),
+        out,
+        time_limit_s=time_limit_s or guest.time_limit_s,
+        env={"NICOFFLOAD_OVS": str(vswitch), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    results = RESULTS / guest.name
+    shutil.rmtree(results, ignore_errors=True)
+    out.rename(results)
+    return judge(guest, ended, results / "junit.xml")
+
+
+def pytest_command(guest: Guest, folder: Path, *, expression: str = "") -> list[str]:
+    """Return the command that runs a folder of tests in a guest, under coverage, with the host's interpreter."""
+    command = [sys.executable, "-m", "coverage", "run", "--data-file=/run/out/coverage.data", "-m", "pytest"]
+    command += [str(folder.relative_to(CHECKOUT)) if folder.is_relative_to(CHECKOUT) else str(folder)]
+    command += [
+        "--junitxml=/run/out/junit.xml",
+        "-o",
+        f"junit_suite_name=nicoffload {guest.name}: {guest.level}",
+    ]
+    command += ["-p", "no:cacheprovider", "--color=no"]
+    return [*command, "-k", expression] if expression else command
+
+
+def new_results_folder(name: str) -> Path:
+    """Return a new empty folder, so that runs side by side don't meet."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{name}-", dir=RESULTS))
