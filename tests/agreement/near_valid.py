@@ -80,7 +80,9 @@ def rules(document: dict[str, Any]) -> st.SearchStrategy[list[FlowRule]]:
 def _rule(draw: st.DrawFn, tables: list[dict[str, Any]]) -> FlowRule:
     table = draw(st.sampled_from(tables))
     kind = draw(st.sampled_from(table["flow_types"]))
-    fields = {name: _exact(name, draw(st.sampled_from(values))) for name, values in kind["fixed"].items() if values}
+    fields = {
+        name: _exact(name, draw(st.sampled_from(values))) for name, values in kind["fixed"].items() if values
+    }
     for name in draw(_names(table, kind)):
         if name not in fields:
             fields[name] = draw(_value(name, kind["fields"].get(name)))
@@ -99,7 +101,11 @@ def _rule(draw: st.DrawFn, tables: list[dict[str, Any]]) -> FlowRule:
 
 
 def _names(table: dict[str, Any], kind: dict[str, Any]) -> st.SearchStrategy[list[str]]:
-    some = st.lists(st.sampled_from(sorted(kind["fields"])), unique=True, max_size=5) if kind["fields"] else st.just([])
+    some = (
+        st.lists(st.sampled_from(sorted(kind["fields"])), unique=True, max_size=5)
+        if kind["fields"]
+        else st.just([])
+    )
     needed = [n for n, rule in kind["fields"].items() if _mask_rule(rule) in ("required", "group_bit")]
     some = some.map(lambda names: [*dict.fromkeys([*needed, *names])])
     listed = [s["fields"] for s in table.get("shapes", ()) if kind["name"] in s["flow_types"]]
@@ -138,7 +144,9 @@ def _value(draw: st.DrawFn, name: str, rule: Any) -> Masked | PortRange:
 @st.composite
 def _actions(draw: st.DrawFn, names: list[str]) -> tuple[Action, ...]:
     fates = [name for name in names if name in _FATES]
-    fate = draw(_ODD_FATES if draw(st.integers(0, 9)) == 0 or not fates else _FATES[draw(st.sampled_from(fates))])
+    fate = draw(
+        _ODD_FATES if draw(st.integers(0, 9)) == 0 or not fates else _FATES[draw(st.sampled_from(fates))]
+    )
     known = [name for name in names if name in _EXTRAS]
     extras: list[Action] = []
     if known and draw(st.integers(0, 3)) == 0:

@@ -1,4 +1,4 @@
-"""Packets that tell whether a NIC compares what a rule asks for: no more, no less. The rule's meaning is written here anew."""
+"""Packets that tell whether a NIC compares what a rule asks for. What a rule means is written here anew."""
 
 from __future__ import annotations
 
@@ -46,13 +46,17 @@ def packets_for(rule: FlowRule, pf_mac: int) -> list[Packet]:
         rule: The rule.
         pf_mac: Destination of the packets where the rule says nothing of it.
     """
-    wanted = {name: value.value if isinstance(value, Masked) else value.first for name, value in rule.match.items()}
+    wanted = {
+        name: value.value if isinstance(value, Masked) else value.first for name, value in rule.match.items()
+    }
     base = {"eth_dst": pf_mac, "eth_src": 0x02_00_00_00_00_99, **wanted}
     found = [base]
     for name, value in rule.match.items():
         mask = value.mask if isinstance(value, Masked) else FIELDS[name].full_mask
         full = FIELDS[name].full_mask
-        bits = [bit for bit in (mask & -mask, 1 << mask.bit_length() - 1, full & ~mask & -(full & ~mask)) if bit]
+        bits = [
+            bit for bit in (mask & -mask, 1 << mask.bit_length() - 1, full & ~mask & -(full & ~mask)) if bit
+        ]
         found += [{**base, name: base[name] ^ bit} for bit in bits if name != "in_port"]
         if name.startswith(("vlan", "cvlan")):
             found.append({key: other for key, other in base.items() if not key.startswith(("vlan", "cvlan"))})
