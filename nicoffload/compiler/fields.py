@@ -200,7 +200,6 @@ def _at_least_one(judged: Judged) -> Iterator[Reason]:
     present = {name for name, _ in judged.shape}
     if wanted and not present.intersection(wanted):
         errno, _ = answer(judged.table.errors, "required", "combination")
-        errno = judged.table.empty_rule if judged.table.empty_rule and not judged.compared else errno
         message = f"{judged.flow_type.name} rules of table {judged.table.name} compare at least one of {names(wanted)}"
         yield judged.reason("field.at_least_one", "/match", message, f"one of {names(wanted)}", errno)
 
@@ -238,8 +237,8 @@ def combinations(state: TableState, flow_type: str) -> list[frozenset[str]] | No
 def _combination(judged: Judged) -> Iterator[Reason]:
     table = judged.table
     compared = judged.compared
-    if not compared and table.empty_rule:
-        message = f"table {table.name} takes no {judged.flow_type.name} rule that compares nothing"
+    if not judged.shape and table.empty_rule:
+        message = f"table {table.name} takes no rule that compares nothing"
         yield judged.reason("rule.empty", "/match", message, "a rule with a field", table.empty_rule)
         return
     if table.combine == "or" and len(compared) > 1:

@@ -152,8 +152,9 @@ def test_an_empty_list_of_fixed_values_forbids_the_field():
 def test_at_least_one_and_the_empty_rule():
     some = table(flow_types=(flow_type(at_least_one=("tp_dst", "tp_src")),))
     assert reasons(compiler(some).lower(tcp(ipv4_dst="10.0.0.1")))["field.at_least_one"].path == "/match"
-    assert reasons(compiler(table(empty_rule="EINVAL")).lower(tcp()))["rule.empty"].errno == "EINVAL"
-    assert isinstance(compiler(table()).lower(tcp()), Placement)
+    anything = table(empty_rule="EIO", flow_types=(flow_type("any", fixed={}),))
+    assert reasons(compiler(anything).lower(rule()))["rule.empty"].errno == "EIO"
+    assert isinstance(compiler(table(empty_rule="EIO")).lower(tcp()), Placement)  # the protocol is compared
 
 
 @pytest.mark.parametrize(("errno", "code"), [("EINVAL", "field.together"), (None, "field.ignored")])

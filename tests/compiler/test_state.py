@@ -20,6 +20,7 @@ from tests.compiler.samples import (
     five_tuple,
     flow_type,
     refs,
+    rule,
     shape,
     state,
     table,
