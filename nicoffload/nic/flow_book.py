@@ -120,10 +120,6 @@ class FlowBook:
             self._refs = tuple(each.ref for each in self.owned.values())
         return self._refs
 
-    def same_content(self) -> Mapping[object, FlowRule]:
-        """Return our rules by what they match and do, priority included."""
-        return {rule_key(each.rule): each.rule for each in self.owned.values()}
-
 
 def rule_key(rule: FlowRule) -> object:
     """Return what two rules that ask for the same have in common."""

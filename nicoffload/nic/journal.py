@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from nicoffload.driver.contract import RuleRef
 from nicoffload.model.rule import FlowRule
@@ -105,6 +105,9 @@ class LeaseRow:
 class Journal(ABC):
     """The records of one NIC. All of it is called with the writer's lock held, except what only reads."""
 
+    durable: ClassVar[bool] = True
+    """Whether it outlives the process, so that intents are worth writing down."""
+
     @contextmanager
     @abstractmethod
     def writing(self) -> Iterator[None]:
@@ -178,6 +181,8 @@ class Journal(ABC):
 
 class MemoryJournal(Journal):
     """The journal of a NIC that lives and dies with this process: there is nothing to recover, so only leases stay."""
+
+    durable = False
 
     def __init__(self) -> None:
         self._leases: dict[int, LeaseRow] = {}

@@ -191,7 +191,10 @@ class Planner:
 
     def _compared(self, desired: DesiredState, book: FlowBook) -> tuple[set[uuid.UUID], list[FlowRule]]:
         """Return which of our rules are wanted as they are, and which wanted rules are not there."""
-        same = {key: rule.rule_id for key, rule in book.same_content().items()}
+        named = {rule.rule_id for rule in desired.flows}
+        same = {
+            rule_key(each.rule): each.rule_id for each in book.owned.values() if each.rule_id not in named
+        }
         keep: set[uuid.UUID] = set()
         come: list[FlowRule] = []
         for rule in desired.flows:

@@ -81,11 +81,7 @@ def run(
         NicOffloadError: The failure itself, where all was undone.
     """
     try:
-        number = journal.begin(
-            title,
-            _merged([intent for change in changes for intent in change.rule_intents()], changes),
-            [intent for change in changes for intent in change.step_intents()],
-        )
+        number = journal.begin(title, *(_intents(changes) if journal.durable else ((), ())))
     except BaseException:
         for change in changes:
             change.abandon()
@@ -107,17 +103,17 @@ def run(
         raise
 
 
-def _merged(intents: Sequence[RuleIntent], changes: Sequence[Change]) -> Sequence[RuleIntent]:
-    """Make one intent of a rule that one change removes and a later one adds again."""
+def _intents(changes: Sequence[Change]) -> tuple[Sequence[RuleIntent], Sequence[StepIntent]]:
+    steps = [intent for change in changes for intent in change.step_intents()]
     if len(changes) == 1:
-        return intents
+        return changes[0].rule_intents(), steps
     merged: dict[uuid.UUID, RuleIntent] = {}
-    for intent in intents:
+    for intent in (intent for change in changes for intent in change.rule_intents()):
+        # A rule that one change removes and a later one adds again is replaced.
         earlier = merged.get(intent.rule_id)
-        merged[intent.rule_id] = (
-            RuleIntent(intent.rule_id, earlier.before, intent.after) if earlier is not None else intent
-        )
-    return tuple(merged.values())
+        before = earlier.before if earlier is not None else intent.before
+        merged[intent.rule_id] = RuleIntent(intent.rule_id, before, intent.after)
+    return tuple(merged.values()), steps
 
 
 def _take_back(

@@ -356,7 +356,8 @@ class Filters(FlowFilters):
     def _create(self, placement, *, nothing):
         hardware = self._driver.hardware
         table = next(each for each in self._driver.tables if each.name == placement.table)
-        used = {key: rule for key, rule in hardware.rules.items() if rule[0] == table.name}
+        counted = table.rows is not None or table.picker == "caller"
+        used = {key: rule for key, rule in hardware.rules.items() if rule[0] == table.name} if counted else {}
         if table.rows is not None and len(used) >= table.rows:
             return ResourceExhaustedError("no row is free", limit=table.rows, in_use=len(used))
         slot = placement.slot
