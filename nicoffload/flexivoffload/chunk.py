@@ -25,16 +25,24 @@ class Chunk:
     Args:
         batch: The packets.
         time_ns: int64[N], their times, never decreasing.
+        start_ns: Time of the capture's first packet, where the NIC's clock starts.
         table: The flows that are known.
         directory: Whose packets are whose.
         policy: What is wanted of new flows.
     """
 
     def __init__(
-        self, batch: PacketBatch, time_ns: Ints, table: FlowTable, directory: VmDirectory, policy: Policy
+        self,
+        batch: PacketBatch,
+        time_ns: Ints,
+        start_ns: int,
+        table: FlowTable,
+        directory: VmDirectory,
+        policy: Policy,
     ) -> None:
         self.batch = batch
         self.time_ns = time_ns
+        self.nic_time_ns = time_ns - start_ns
         count, distinct = len(batch), len(batch.headers)
         first = np.full(distinct, count, np.int64)
         first[batch.header_index[::-1]] = np.arange(count - 1, -1, -1)
@@ -71,7 +79,7 @@ class Chunk:
         self.opens_flow = ((flags & _SYN) != 0)[batch.header_index]
         kind_of_packet = self.kind[self.flow]
         self.rx_packets = np.flatnonzero(kind_of_packet == RX)
-        self.rx = sub_batch(batch, self.rx_packets, time_ns)
+        self.rx = self.part(self.rx_packets)
         is_tx = np.flatnonzero(kind_of_packet == TX)
         vm_of_tx = self.vm[self.flow[is_tx]]
         self.tx_packets = {vm: is_tx[vm_of_tx == vm] for vm in np.unique(vm_of_tx).tolist()}
@@ -80,19 +88,18 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.batch)
 
-
-def sub_batch(batch: PacketBatch, packets: Ints, time_ns: Ints) -> PacketBatch:
-    """Return some packets of a batch as a batch of their own, with only the headers that they have."""
-    index = batch.header_index[packets]
-    used = np.zeros(len(batch.headers), np.bool_)
-    used[index] = True
-    place = np.cumsum(used) - 1
-    return PacketBatch(
-        time_ns=time_ns[packets],
-        wire_bytes=batch.wire_bytes[packets],
-        header_index=place[index].astype(np.int32),
-        headers=batch.headers[used],
-    )
+    def part(self, packets: Ints) -> PacketBatch:
+        """Return some packets as a batch of their own, with only the headers that they have, on the NIC's clock."""
+        index = self.batch.header_index[packets]
+        used = np.zeros(len(self.batch.headers), np.bool_)
+        used[index] = True
+        place = np.cumsum(used) - 1
+        return PacketBatch(
+            time_ns=self.nic_time_ns[packets],
+            wire_bytes=self.batch.wire_bytes[packets],
+            header_index=place[index].astype(np.int32),
+            headers=self.batch.headers[used],
+        )
 
 
 def group_sums(groups: Ints, count: int, weights: Sequence[int] | Ints | None = None) -> Ints:

@@ -244,11 +244,10 @@ def admit(
     for row in order:
         vm, rate = int(candidates.vm[row]), float(candidates.rate_pps[row])
         pinned = bool(candidates.pinned[row])
+        at_most = not share.has_room(vm)
         if rate <= bar[row] and not pinned:
             result.refused[row] = "price"
-        elif not share.has_room(vm):
-            result.refused[row] = "vm_share"
-        elif room > 0:
+        elif room > 0 and not at_most:
             if not budget.take():
                 result.refused[row] = "budget"
                 continue
@@ -256,16 +255,17 @@ def admit(
             share.add(vm)
             result.admitted.append(row)
         else:
+            # A VM that has all it may have can still exchange one of its own rows.
+            cold_here = [other for other in cold if residents.vm[other] == vm] if at_most else cold
             lead = config.delta * float(candidates.lead[row])
-            victim = _victim(
-                cold, residents, rate, lead, 2 * prices.operation / float(life_s[row]), pinned=pinned
-            )
+            op_cost_pps = 2 * prices.operation / float(life_s[row])
+            victim = _victim(cold_here, residents, rate, lead, op_cost_pps, pinned=pinned)
             if victim is None:
-                result.refused[row] = "table_full"
+                result.refused[row] = "vm_share" if at_most and len(share.used) > 1 else "table_full"
             elif not budget.take(2):
                 result.refused[row] = "budget"
             else:
-                cold.pop(0)
+                cold.remove(victim)
                 share.swap(int(residents.vm[victim]), vm)
                 result.victims.append(victim)
                 result.admitted.append(row)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nicoffload import Nic
 from nicoffload.errors import DeviceGoneError, InvalidRequestError, NicOffloadError
-from nicoffload.flexivoffload.chunk import Chunk, group_sums, sub_batch
+from nicoffload.flexivoffload.chunk import Chunk, group_sums
 from nicoffload.flexivoffload.flows import DEFAULT_CAP, FlowState, FlowTable
 from nicoffload.flexivoffload.folding import Folded, fold_idle
 from nicoffload.flexivoffload.ledger import Count, Path
@@ -103,7 +103,7 @@ class Replay:
         )
         manager = self.manager or self._start(int(times[0]))
         fold_idle(self.table, manager, self.folded, self.end_ns)
-        chunk = Chunk(batch, times, self.table, self.directory, self.policy)
+        chunk = Chunk(batch, times, self.start_ns, self.table, self.directory, self.policy)
         self._tx.clear()
         self._counted = 0
         position, next_new = 0, 0
@@ -206,7 +206,7 @@ class Replay:
         assert self.manager is not None
         if self.manager.mover.executor.alive:
             try:
-                self._path.advance(now_ns)
+                self._path.advance(now_ns - self.start_ns)
             except NicOffloadError as error:
                 self.manager.mover.executor.gone(error)
 
@@ -271,9 +271,7 @@ class Replay:
         self._note_change(delivery.next_change_ns)
         port = delivery.port
         packets = chunk.rx_packets[first:last]
-        path = np.where(port == PF_PORT, VSWITCH, NIC).astype(np.uint8)
-        path[port < 0] = DROPPED
-        chunk.path[packets] = path
+        chunk.path[packets] = self._path_of(port)
         if (port >= FIRST_VF_PORT).any():
             self._note_astray(chunk, packets, port)
 
@@ -299,9 +297,29 @@ class Replay:
                 continue
             delivery = self._path.receive(batch, first, last, FIRST_VF_PORT + self.directory.vms[vm].vf)
             self._note_change(delivery.next_change_ns)
-            path = np.where(delivery.port == PF_PORT, VSWITCH, NIC).astype(np.uint8)
-            path[delivery.port < 0] = DROPPED
-            chunk.path[packets[first:last]] = path
+            chunk.path[packets[first:last]] = self._path_of(delivery.port)
+
+    def _path_of(self, port: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        path = np.where(port == PF_PORT, VSWITCH, NIC).astype(np.uint8)
+        path[port < 0] = DROPPED
+        if port[-1] < 0 and self._is_gone():
+            # A NIC that is gone takes nothing: from there on the host's other uplink and the virtual switch carry all.
+            taken = np.flatnonzero(port >= 0)
+            path[taken[-1] + 1 if len(taken) else 0 :] = VSWITCH
+        return path
+
+    def _is_gone(self) -> bool:
+        """Ask the NIC whether it is still there: one that was pulled out drops packets, and says nothing."""
+        assert self.manager is not None
+        for ask in (self.nic.vfs, self.nic.tables):
+            try:
+                ask()
+            except DeviceGoneError as error:
+                self.manager.mover.executor.gone(error)
+                return True
+            except NicOffloadError:
+                continue
+        return False
 
     def _by_vf(self, chunk: Chunk, vm: int, start: int) -> tuple[Ints, PacketBatch]:
         """Return what a VM sends by its VF from here on, as long as its dispatcher gets no new orders."""
@@ -311,11 +329,14 @@ class Replay:
         # A flow that has no row yet starts on the virtual switch.
         is_active = (rows >= 0) & (self.table.state[rows] == FlowState.OFFLOADED)
         packets = ahead[is_active]
-        self._tx[vm] = found = (packets, sub_batch(chunk.batch, packets, chunk.time_ns))
+        self._tx[vm] = found = (packets, chunk.part(packets))
         return found
 
     def _note_change(self, change_ns: int | None) -> None:
-        if change_ns is not None and (self._change_ns is None or change_ns < self._change_ns):
+        if change_ns is None:
+            return
+        change_ns += self.start_ns
+        if self._change_ns is None or change_ns < self._change_ns:
             self._change_ns = change_ns
 
     # ------------------------------------------------------------------------------------------ counts

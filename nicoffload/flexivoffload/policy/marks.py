@@ -62,11 +62,16 @@ def read_marked(text: str) -> Marked:
         BrokenTextError: The text is neither, holds more than one document, or nests without end.
     """
     # YAML forbids tabs for indentation; JSON allows them, and has none inside its strings.
-    loader = yaml.SafeLoader(text.replace("\t", " ") if text.lstrip()[:1] in ("{", "[") else text)
+    plain = text.replace("\t", " ") if text.lstrip()[:1] in ("{", "[") else text
     try:
+        loader = yaml.SafeLoader(plain)
         node = loader.get_single_node()
         marked = Marked()
         marked.value = None if node is None else _Reader(loader, marked).value(node, "")
+    except yaml.reader.ReaderError as error:
+        before = plain[: error.position]
+        column = error.position - (before.rfind("\n") + 1) + 1
+        raise BrokenTextError(str(error.reason), before.count("\n") + 1, column) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -77,8 +82,6 @@ def read_marked(text: str) -> Marked:
         raise BrokenTextError("nested too deeply", 1, 1) from error
     except ValueError as error:  # a timestamp such as 2024-99-99
         raise BrokenTextError(str(error), 1, 1) from error
-    finally:
-        loader.dispose()
     return marked
 
 
