@@ -10,7 +10,15 @@ import pytest
 from nicoffload import load_registry
 from nicoffload.driver import Placement
 from nicoffload.model import FlowRule, Match
-from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_PORTS, HAS_TCP_FLAGS, HAS_VLAN, HEADER_DTYPE, PacketBatch
+from nicoffload.packets import (
+    HAS_ETH,
+    HAS_IPV4,
+    HAS_PORTS,
+    HAS_TCP_FLAGS,
+    HAS_VLAN,
+    HEADER_DTYPE,
+    PacketBatch,
+)
 
 
 @pytest.fixture(scope="session")

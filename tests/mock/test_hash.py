@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def test_it_is_linear_as_a_shift_register_is(first, second):
 def test_clocking_the_register_once_more_shifts_its_state():
     # A bit of the key that enters one step earlier is clocked once more; taps at x^16 and x^3.
     effect = [siena_hash(1 << bit) ^ siena_hash(0) for bit in range(32)]
-    for lower, higher in zip(effect, effect[1:], strict=False):
+    for lower, higher in itertools.pairwise(effect):
         assert higher == (lower << 1 | (lower >> 15 ^ lower >> 2) & 1) & 0xFFFF
 
 

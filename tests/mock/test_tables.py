@@ -82,7 +82,8 @@ def test_an_sfc_replaces_the_same_match_and_tells_the_same_location(open_mock, p
 def test_an_sfc_is_busy_before_it_is_full(open_mock, put):
     nic = open_mock("sfn5122f")
     answers = [
-        put(nic, "rx_ip", ToVf(vf=0), ipv4_dst=i >> 8, tp_dst=(i & 0xFF) + 1, **TCP) for i in range(8192 + 200)
+        put(nic, "rx_ip", ToVf(vf=0), ipv4_dst=i >> 8, tp_dst=(i & 0xFF) + 1, **TCP)
+        for i in range(8192 + 200)
     ]
     refused = [at for at, answer in enumerate(answers) if isinstance(answer, ResourceExhaustedError)]
     assert refused
@@ -108,7 +109,8 @@ def test_a_location_that_is_not_taken(open_mock, put, family, table, slot, kind,
 def test_a_third_copy_is_refused_by_an_mlx5(open_mock, put):
     nic = open_mock("mlx5")
     answers = [
-        put(nic, "ntuple", ToQueue(queue=0), slot=slot, ipv4_dst="10.0.0.1", tp_dst=80, **TCP) for slot in range(3)
+        put(nic, "ntuple", ToQueue(queue=0), slot=slot, ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
+        for slot in range(3)
     ]
     assert [isinstance(answer, RuleRef) for answer in answers] == [True, True, False]
     assert isinstance(answers[2], ConflictError)
