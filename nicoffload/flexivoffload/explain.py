@@ -7,6 +7,7 @@ from typing import Any
 
 from nicoffload.codec import parse_rule
 from nicoffload.errors import InvalidRequestError, NotFoundError
+from nicoffload.flexivoffload.report import FlowReport
 from nicoffload.model import Masked, Match, PortRange
 
 _CODES: Mapping[str, str] = {
@@ -127,6 +128,20 @@ def explain(flow: Mapping[str, Any], start_ns: int) -> Iterator[str]:
         yield f"               {_sentence(entry)}"
     if flow["decisions_left_out"]:
         yield f"  {flow['decisions_left_out']} decisions in the middle were not kept"
+
+
+def describe(flow: FlowReport, start_ns: int) -> Iterator[str]:
+    """Yield a flow's decisions, each as one sentence with its time."""
+    for entry in flow.decisions:
+        values = {
+            "code": entry.code,
+            "policy_rule": entry.policy_rule,
+            "detail": entry.detail,
+            "rate_pps": round(entry.rate_pps, 3),
+            "row_price_pps": round(entry.row_price_pps, 3),
+            "op_price_packets": round(entry.op_price_packets, 3),
+        }
+        yield f"{(entry.time_ns - start_ns) / 1e9:.3f} s: {_sentence(values)}"
 
 
 def _whose(flow: Mapping[str, Any]) -> str:
