@@ -32,18 +32,24 @@ def run_python(code: str) -> str:
 
 
 def bench_import(runs: int = 9) -> Figures:
-    """Compare importing the SDK (with what a first program names) with importing pyroute2."""
+    """Compare importing the SDK with importing pyroute2: the package, then its rule vocabulary, then what opens a NIC."""
     timed = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
-    ours = timed.format("from nicoffload import FlowRule, Match, ToVf, open_nic")
-    peer = timed.format("import pyroute2")
-    pairs = [(float(run_python(ours)), float(run_python(peer))) for _ in range(runs + 1)][1:]
+    steps = {
+        "import_over_pyroute2": "import nicoffload",
+        "import_model_over_pyroute2": "import nicoffload.model",
+        "import_open_nic_over_pyroute2": "from nicoffload import open_nic",
+    }
+    ratios: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(runs):
+        for name, statement in steps.items():
+            ours = float(run_python(timed.format(statement)))
+            ratios[name].append(ours / float(run_python(timed.format("import pyroute2"))))
     loaded = run_python(
-        "import sys; from nicoffload import FlowRule, Match, ToVf, open_nic\n"
-        "print(*sorted({'pyroute2', 'pyudev', 'jsonschema', 'sqlite3', 'numpy', 'pluggy'} & set(sys.modules)))"
+        "import sys; from nicoffload import open_nic; import nicoffload.model\n"
+        "print(*sorted({'pyroute2', 'pyudev', 'jsonschema', 'sqlite3', 'numpy'} & set(sys.modules)))"
     ).split()
     return {
-        "import_ms": 1000 * statistics.median(a for a, _ in pairs),
-        "import_over_pyroute2": statistics.median(a / b for a, b in pairs),
+        **{name: statistics.median(found) for name, found in ratios.items()},
         "import_heavy_modules": len(loaded),
     }
 
