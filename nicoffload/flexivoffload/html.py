@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as html_text
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,12 @@ def render_html(report: ReplayReport) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": lambda value: f"{value:,}", "size": size_text, "percent": percent_text}
+    filters: dict[str, Callable[..., str]] = {
+        "number": "{:,}".format,
+        "size": size_text,
+        "percent": percent_text,
+    }
+    environment.filters.update(filters)
     source = files("nicoffload.flexivoffload").joinpath("templates", "report.html.j2").read_text("utf-8")
     return environment.from_string(source).render(_context(report))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from nicoffload import Nic
 from nicoffload.flexivoffload.flows import FlowState, FlowTable
@@ -266,9 +267,17 @@ class FlowManager:
         is_tx = table.kind[:high] == TX
         for row in np.flatnonzero(is_tx & ~wants & (state == FlowState.OFFLOADED)).tolist():
             self.mover.leave(row, "policy.no_longer")
-        ready = is_tx & wants & (state == FlowState.ONLOAD) & ~table.impossible[:high]
+        ready = is_tx & wants & (state == FlowState.ONLOAD) & ~table.impossible[:high] & self._is_active()
         for row in np.flatnonzero(ready).tolist():
             self._send_by_vf(row, "policy.offload")
+
+    def _is_active(self) -> npt.NDArray[np.bool_]:
+        """Return which flows had a packet in the last second, and were not seen to end."""
+        table, high = self.table, self.table.high
+        active: npt.NDArray[np.bool_] = (
+            self.mover.now_ns - table.last_ns[:high] < NS_PER_S
+        ) & ~table.closing[:high]
+        return active
 
     # ------------------------------------------------------------------------------------- placement
 
@@ -334,8 +343,7 @@ class FlowManager:
             is_ruled = table.kind[:high] != VSWITCH_ONLY
         ready &= table.wants_offload[:high] & is_ruled & ~table.impossible[:high]
         # A rate fades slowly: what has just been taken off for being idle must not come back by it.
-        is_active = (mover.now_ns - table.last_ns[:high] < NS_PER_S) & ~table.closing[:high]
-        ready &= is_active | (table.tier[:high] == Tier.PIN)
+        ready &= self._is_active() | (table.tier[:high] == Tier.PIN)
         best = np.flatnonzero(ready)
         best = best[np.argsort(-table.rate_pps[best], kind="stable")]
         found: list[int] = []

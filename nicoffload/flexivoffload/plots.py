@@ -126,14 +126,14 @@ class Plots:
         from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter  # noqa: PLC0415 - likewise
 
-        settings = {
+        settings: Any = {
             "svg.fonttype": "none",
             "svg.hashsalt": "nicoffload",
             "font.family": "sans-serif",
             "font.size": 10,
         }
         with rc_context(settings):
-            figure = Figure(figsize=(6.4, 2.7), layout="constrained")
+            figure = Figure(figsize=(5.0, 2.6), layout="constrained")
             FigureCanvasSVG(figure)
             axes = figure.add_subplot()
             fill(axes)

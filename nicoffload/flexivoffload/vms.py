@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nicoffload.codec import parse_rate
 from nicoffload.errors import InvalidRequestError
 from nicoffload.flexivoffload.headers import Headers, ip6
-from nicoffload.model import FIRST_VF_PORT, format_mac, parse_mac
+from nicoffload.model import FIRST_VF_PORT, RateLimit, format_mac, parse_mac
 from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_IPV6, TRUNCATED
 from nicoffload.schema import validate
 
@@ -210,8 +210,17 @@ def _vm(entry: dict[str, object], path: str) -> Vm:
         vf=int(str(entry["vf"])),
         macs=tuple(parse_mac(text, f"{path}/macs/{index}") for index, text in enumerate(macs)),
         ips=tuple(parsed_ips),
-        max_tx_bps=None if rate is None else parse_rate(str(rate), f"{path}/max_tx"),
+        max_tx_bps=None if rate is None else _checked_rate(str(rate), f"{path}/max_tx"),
     )
+
+
+def _checked_rate(text: str, path: str) -> int | None:
+    rate_bps = parse_rate(text, path)
+    try:
+        RateLimit(max_tx_bps=rate_bps)
+    except InvalidRequestError as cause:
+        raise InvalidRequestError(f"max_tx: {cause.message}", path=path, hint=cause.hint) from cause
+    return rate_bps
 
 
 def _check_unique(vms: Sequence[Vm]) -> None:

@@ -130,7 +130,7 @@ def test_matches_are_written_as_text_or_as_fields():
     policy = parse_policy(
         rules(
             "{id: a, match: 'tcp,nw_dst=10.0.0.0/8,tp_dst=80-90', action: onload}",
-            "{id: b, priority: 1, match: {protocol: tcp, ipv4_dst: 10.0.0.0/8, tp_dst: 80-90, vm: web}, action: onload}",
+            "{id: b, match: {protocol: tcp, ipv4_dst: 10.0.0.0/8, tp_dst: 80-90, vm: web}, action: onload}",
             "{id: c, match: {dl_dst: 12:34:56:10:11:12}, action: onload}",
         )
     )

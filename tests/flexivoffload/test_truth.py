@@ -183,7 +183,7 @@ def test_folded_flows_stay_in_the_totals(bench, monkeypatch):
 def test_after_surprise_removal_everything_is_onloaded(bench):
     path = bench.capture(bench.two_way(1000))
     faults = bench.faults({"when": {"time_s": 5}, "effect": {"kind": "remove"}})
-    report, replay = bench.replay(path, POLICIES[0], f"mock:sfn5122f,faults={faults}")
+    report, _ = bench.replay(path, POLICIES[0], f"mock:sfn5122f,faults={faults}")
     check_truth(report, path)
     assert report.nic_gone
     assert report.dropped.packets == 0
