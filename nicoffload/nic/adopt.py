@@ -10,6 +10,7 @@ from nicoffload.errors import JournalError, NicOffloadError
 from nicoffload.model.rule import FlowRule
 from nicoffload.nic.flow_book import FlowBook
 from nicoffload.nic.journal import Journal, RuleRecord, Unfinished
+from nicoffload.nic.records import encode_rule
 from nicoffload.nic.restore import Trace, is_done, located, restore_rules
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.settings import steps_done, undo_step
@@ -79,7 +80,7 @@ def find_ours(records: Sequence[RuleRecord], reading: Reading) -> Found:
     for record in records:
         found = reading.at(record.ref)
         try:
-            rule = record.rule
+            rule = _recorded(record, found)
         except JournalError as cause:
             problems.append(str(cause))
             continue
@@ -105,6 +106,13 @@ def find_ours(records: Sequence[RuleRecord], reading: Reading) -> Found:
         unaccounted=tuple(rest),
         problems=tuple(problems),
     )
+
+
+def _recorded(record: RuleRecord, found: InstalledRule | None) -> FlowRule:
+    """Return the rule of a record. Text that is equal need not be read: there can be a hundred thousand."""
+    if found is None or record.body != encode_rule(found.rule):
+        return record.rule
+    return found.rule if found.rule.rule_id == record.rule_id else _ours(found, record)
 
 
 def _ours(found: InstalledRule, record: RuleRecord) -> FlowRule:

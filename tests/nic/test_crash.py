@@ -73,7 +73,7 @@ def test_killed_while_taking_back(open_fake, tmp_path, kind):
         folder = tmp_path / str(number)
         folder.mkdir()
         old, new = crash_scenario.prepare(folder, kind)
-        assert not run_child(folder, kind, "driver", 11)
+        assert not run_child(folder, kind, "driver", 5)
         survived = run_child(folder, kind, "recovery", number)
         driver = FakeDriver(path=folder / "nic", **KINDS[kind])
         nic = open_fake(driver, state_dir=folder / "state")
