@@ -32,7 +32,7 @@ def run_python(code: str) -> str:
 
 
 def bench_import(runs: int = 9) -> Figures:
-    """Compare importing the SDK with importing pyroute2: the package, then its rule vocabulary, then what opens a NIC."""
+    """Compare importing the SDK, step by step, with importing pyroute2."""
     timed = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
     steps = {
         "import_over_pyroute2": "import nicoffload",
