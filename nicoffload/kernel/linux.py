@@ -1,0 +1,160 @@
+"""The real kernel behind the seam."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nicoffload.errors import InvalidRequestError
+from nicoffload.kernel.seam import MAX_DATAGRAM_BYTES, Kernel, NetlinkChannel
+
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_SOCKET_BUFFER_BYTES = 4 << 20
+_SIOCETHTOOL = 0x8946
+_IFNAME_BYTES = 16
+_CLONE_NEWNET = 0x40000000
+
+
+class LinuxChannel(NetlinkChannel):
+    """A netlink socket of the operating system.
+
+    Args:
+        family: Netlink family.
+    """
+
+    def __init__(self, family: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        try:
+            self._set_up()
+        except BaseException:
+            self._socket.close()
+            raise
+        self._buffer = bytearray(MAX_DATAGRAM_BYTES)
+
+    def _set_up(self) -> None:
+        for forced, polite in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER_BYTES)
+            except PermissionError:  # an ordinary user gets what net.core.*mem_max allows
+                self._socket.setsockopt(socket.SOL_SOCKET, polite, _SOCKET_BUFFER_BYTES)
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            # Older than 4.20, and no extack or strict dump then: every answer is checked for what it is.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._socket.bind((0, 0))
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send one datagram."""
+        self._socket.send(data)
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Return the next datagram from the kernel."""
+        while True:
+            if timeout_s is not None and not select.select([self._socket], [], [], timeout_s)[0]:
+                raise TimeoutError(errno.ETIMEDOUT, "no answer from the kernel")
+            size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
+            if flags & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, f"a datagram is longer than {MAX_DATAGRAM_BYTES} bytes")
+            if sender[0] == 0:  # anybody may send to a netlink socket; the kernel's address is 0
+                return bytes(memoryview(self._buffer)[:size])
+
+    def join(self, group: int) -> None:
+        """Take part in a multicast group."""
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class LinuxKernel(Kernel):
+    """The kernel that this process runs on.
+
+    Args:
+        sysfs: Where sysfs is mounted.
+    """
+
+    def __init__(self, sysfs: str | os.PathLike[str] = "/sys") -> None:
+        self._sysfs = Path(sysfs)
+
+    def open_netlink(self, family: int) -> NetlinkChannel:
+        """Open a netlink socket."""
+        return LinuxChannel(family)
+
+    def ethtool(self, ifname: str, buffer: bytes) -> bytes:
+        """Run the ioctl SIOCETHTOOL."""
+        name = ifname.encode()
+        if not 0 < len(name) < _IFNAME_BYTES or b"\0" in name:
+            raise InvalidRequestError(f"{ifname!r} is no name of a network device")
+        data = ctypes.create_string_buffer(buffer, len(buffer))
+        request = struct.pack(f"{_IFNAME_BYTES}sP16x", name, ctypes.addressof(data))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as carrier:
+            fcntl.ioctl(carrier, _SIOCETHTOOL, request)
+        return data.raw
+
+    def _path(self, path: str) -> Path:
+        if path.startswith("/") or ".." in Path(path).parts:
+            raise InvalidRequestError(f"{path!r} is no path below sysfs")
+        return self._sysfs / path
+
+    def read_sysfs(self, path: str) -> bytes:
+        """Return what a file holds."""
+        return self._path(path).read_bytes()
+
+    def write_sysfs(self, path: str, data: bytes) -> None:
+        """Write a file in one call."""
+        descriptor = os.open(self._path(path), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, data)  # not a file object: its second write, on close, would hide the errno
+        finally:
+            os.close(descriptor)
+
+    def list_sysfs(self, path: str) -> Sequence[str]:
+        """Return the names in a folder."""
+        return sorted(os.listdir(self._path(path)))  # noqa: PTH208  (names, not paths)
+
+    def readlink_sysfs(self, path: str) -> str:
+        """Return where a link points."""
+        return str(self._path(path).readlink())
+
+    @contextlib.contextmanager
+    def namespace(self, path: str) -> Iterator[Kernel]:
+        """Be in another network namespace while the context lasts."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _enter(target)
+            finally:
+                os.close(target)
+            try:
+                yield self
+            finally:
+                _enter(home)
+        finally:
+            os.close(home)
+
+
+def _enter(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+    if libc.setns(descriptor, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,129 @@
+"""The one way to the kernel: sockets, ioctls, sysfs and network namespaces, all as bytes, behind two abstract classes.
+
+A fake kernel stands in for the real one here. It sees the same bytes and decodes them with a decoder of its own, so a
+wrong encoder can't agree with itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+NETLINK_ROUTE = 0
+NETLINK_KOBJECT_UEVENT = 15
+NETLINK_GENERIC = 16
+
+MAX_DATAGRAM_BYTES = 256 * 1024
+"""Longest datagram that is read. The kernel sends 32 KiB of a dump at most, and a message it echoes is one of ours."""
+
+
+class NetlinkChannel(ABC):
+    """An open netlink socket. Of one thread."""
+
+    @abstractmethod
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send one datagram, of one message or many.
+
+        Raises:
+            OSError: The kernel does not take it (EMSGSIZE: longer than the send buffer).
+        """
+
+    @abstractmethod
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Return the next datagram from the kernel, at most `MAX_DATAGRAM_BYTES` of it.
+
+        Datagrams of other processes are left out.
+
+        Args:
+            timeout_s: How long to wait; None waits without end.
+
+        Raises:
+            TimeoutError: Nothing came.
+            OSError: ENOBUFS: datagrams were lost; EMSGSIZE: the datagram was longer.
+        """
+
+    @abstractmethod
+    def join(self, group: int) -> None:
+        """Take part in a multicast group, by number (1 is ``RTNLGRP_LINK``)."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return what a selector waits on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the socket. Repeatable."""
+
+
+class Kernel(ABC):
+    """A Linux kernel, seen from one network namespace."""
+
+    @abstractmethod
+    def open_netlink(self, family: int) -> NetlinkChannel:
+        """Open a netlink socket.
+
+        Args:
+            family: `NETLINK_ROUTE`, `NETLINK_GENERIC` or `NETLINK_KOBJECT_UEVENT`.
+
+        Raises:
+            OSError: The kernel has no such family, or the process may not.
+        """
+
+    @abstractmethod
+    def ethtool(self, ifname: str, buffer: bytes) -> bytes:
+        """Run the ioctl SIOCETHTOOL and return the buffer as the kernel left it, of the same length.
+
+        Args:
+            ifname: Name of the network device, 1 to 15 bytes.
+            buffer: The command's structure.
+
+        Raises:
+            OSError: As the driver refused.
+        """
+
+    @abstractmethod
+    def read_sysfs(self, path: str) -> bytes:
+        """Return what a file below ``/sys`` holds.
+
+        Args:
+            path: Relative, such as ``class/net/eth0/device/sriov_numvfs``.
+
+        Raises:
+            OSError: ENOENT: no such file; EOPNOTSUPP: the driver does not fill it.
+        """
+
+    @abstractmethod
+    def write_sysfs(self, path: str, data: bytes) -> None:
+        """Write a file below ``/sys`` in one call.
+
+        Raises:
+            OSError: As the driver refused.
+        """
+
+    @abstractmethod
+    def list_sysfs(self, path: str) -> Sequence[str]:
+        """Return the names in a folder below ``/sys``, sorted.
+
+        Raises:
+            OSError: ENOENT: no such folder.
+        """
+
+    @abstractmethod
+    def readlink_sysfs(self, path: str) -> str:
+        """Return where a link below ``/sys`` points, as it is written there.
+
+        Raises:
+            OSError: ENOENT: no such file; EINVAL: it is no link.
+        """
+
+    @abstractmethod
+    def namespace(self, path: str) -> AbstractContextManager[Kernel]:
+        """Be in another network namespace while the context lasts; sockets opened there stay there.
+
+        Args:
+            path: A namespace file, such as ``/run/netns/blue`` or ``/proc/123/ns/net``.
+
+        Raises:
+            OSError: ENOENT: no such namespace; EPERM: the process may not.
+        """

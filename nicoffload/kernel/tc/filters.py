@@ -1,0 +1,313 @@
+"""Filters of one hook: installed and removed by the thousand, each with its own answer."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from nicoffload.errors import InvalidRequestError, KernelError, NicOffloadError, NotSupportedError
+from nicoffload.kernel.attributes import u32
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message, Netlink
+from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
+from nicoffload.kernel.tc import flower, matchall, read
+from nicoffload.kernel.tc.actions import cookie_offset, encode_actions
+from nicoffload.kernel.tc.bulk import send_rows
+from nicoffload.kernel.tc.columns import FilterColumns, columns
+from nicoffload.kernel.tc.template import RTM_NEWTFILTER, Keys, Rows, Template, del_filter, new_filter
+from nicoffload.kernel.tc.values import FilterRef, FilterState, Hook, TcAction, TcFilter
+
+FilterOutcome = FilterRef | NicOffloadError
+"""What became of one filter of a bulk call: where it is, or why it is not."""
+
+_HANDLE = struct.Struct("=8xI")
+_BLANK_ID = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Classifier:
+    """Numbers of a classifier's attributes, and what makes its keys."""
+
+    classid: int
+    flags: int
+    act: int
+    capability: str
+    keys: Callable[[TcFilter], Keys]
+
+
+def _flower_keys(item: TcFilter) -> Keys:
+    return flower.compile_keys(flower.structure(item.match, item.outer_tpid, item.inner_tpid))
+
+
+_CLASSIFIERS: Mapping[str, _Classifier] = MappingProxyType(
+    {
+        "flower": _Classifier(flower.CLASSID, flower.FLAGS, flower.ACT, flower.CAPABILITY, _flower_keys),
+        "matchall": _Classifier(
+            matchall.CLASSID,
+            matchall.FLAGS,
+            matchall.ACT,
+            matchall.CAPABILITY,
+            lambda item: matchall.compile_keys(item.match),
+        ),
+    }
+)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Filters that share a template: their places in the request, and which of the group's actions each has."""
+
+    template: Template
+    places: list[int] = field(default_factory=list)
+    which: list[int] = field(default_factory=list)
+    actions: dict[bytes, int] = field(default_factory=dict)
+
+
+class TcFilters:
+    """The filters of one hook. Of one thread; close it.
+
+    Args:
+        kernel: The kernel.
+        hook: Where they hang.
+        device: Named in errors.
+
+    Raises:
+        OSError: No netlink socket can be had.
+    """
+
+    def __init__(self, kernel: Kernel, hook: Hook, *, device: str = "") -> None:
+        self.hook = hook
+        self._device = device
+        self._netlink = Netlink(kernel, NETLINK_ROUTE, device=device)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the socket; filters stay. Repeatable."""
+        self._netlink.close()
+
+    def add(self, item: TcFilter, *, kind: str = "flower", replace: bool = False) -> FilterRef:
+        """Install one filter.
+
+        Equivalent to: ``tc filter add dev NIC ingress protocol P pref N handle H chain C flower …``
+
+        Raises:
+            NicOffloadError: As `add_many` would answer.
+        """
+        (outcome,) = self.add_many([item], kind=kind, replace=replace)
+        if isinstance(outcome, NicOffloadError):
+            raise outcome
+        return outcome
+
+    def add_many(
+        self, items: Sequence[TcFilter], *, kind: str = "flower", replace: bool = False
+    ) -> list[FilterOutcome]:
+        """Install filters in one go; outcome i is that of filter i. A refused one leaves no trace and stops no other.
+
+        Whether the NIC runs a filter that is not `Placing.HARDWARE` has to be read: a driver's refusal is silent.
+
+        Equivalent to: ``tc -batch`` with a line ``filter add|replace …`` each.
+
+        Args:
+            items: The filters. With handle 0 the kernel chooses one, which costs a reply each.
+            kind: ``flower`` or ``matchall``.
+            replace: Put it in the place of one with the same chain, pref and handle, in one step.
+
+        Returns:
+            For each filter where it is; or `ConflictError`: the handle is taken; `NotSupportedError`: the classifier
+            or (for `Placing.HARDWARE`) the NIC can't; `ResourceExhaustedError`: the NIC is full; and so on.
+
+        Raises:
+            InvalidRequestError: No such kind.
+        """
+        if kind not in _CLASSIFIERS:
+            raise InvalidRequestError(f"no classifier {kind!r} here", hint="flower or matchall")
+        # Of each filter that no group takes, _grouped tells why.
+        outcomes: list[FilterOutcome] = [_NO_ANSWER] * len(items)
+        flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+        for group in self._grouped(items, kind, flags, outcomes):
+            chosen = [items[place] for place in group.places]
+            for sent in send_rows(self._netlink, group.template, _rows(group, chosen)):
+                for row in range(sent.start, sent.stop):
+                    handle = chosen[row].handle or _echoed_handle(sent.replies.get(row))
+                    outcomes[group.places[row]] = _ref(chosen[row], handle, group.template.protocol, kind)
+                for row, error in sent.errors(
+                    f"installing a {kind} filter",
+                    capability=_CLASSIFIERS[kind].capability,
+                    device=self._device,
+                ):
+                    outcomes[group.places[row]] = error
+        return outcomes
+
+    def delete_many(self, refs: Sequence[FilterRef]) -> list[NicOffloadError | None]:
+        """Remove filters in one go; answer i is None when filter i is gone by this call, else why it is not.
+
+        Equivalent to: ``tc -batch`` with a line ``filter del dev NIC ingress protocol P pref N handle H flower`` each.
+        """
+        answers: list[NicOffloadError | None] = [None] * len(refs)
+        shapes: dict[tuple[str, int], list[int]] = {}
+        for place, ref in enumerate(refs):
+            shapes.setdefault((ref.kind, ref.protocol), []).append(place)
+        for (kind, protocol), places in shapes.items():
+            rows = Rows(
+                columns=(),
+                handles=np.array([refs[i].handle for i in places], np.uint32),
+                prefs=np.array([refs[i].pref for i in places], np.uint32),
+                chains=np.array([refs[i].chain for i in places], np.uint32),
+            )
+            for sent in send_rows(self._netlink, del_filter(kind, self.hook, protocol), rows):
+                for row, error in sent.errors(
+                    f"removing a {kind} filter", capability=f"flow_filters.{kind}", device=self._device
+                ):
+                    answers[places[row]] = error
+        return answers
+
+    def dump(self, *, pref: int = 0, chain: int | None = None) -> list[FilterState]:
+        """Return the filters of the hook, of whatever classifier and owner, with their offload state and counters.
+
+        Equivalent to: ``tc -s -d filter show dev NIC ingress``
+
+        Args:
+            pref: Only these; 0 for all.
+            chain: Only these; None for all.
+
+        Raises:
+            NicOffloadError: The kernel refuses.
+        """
+        return read.states(read.request(self._netlink, self.hook, pref=pref, chain=chain))
+
+    def counters(self, *, pref: int = 0, chain: int | None = None, idle: bool = False) -> FilterColumns:
+        """Return the counters of the filters in columns, in the kernel's order.
+
+        Equivalent to: ``tc -s -br -j filter show dev NIC ingress``
+
+        Args:
+            pref: Only these; 0 for all.
+            chain: Only these; None for all.
+            idle: Ask for all that there is, and so also for the time of the last use and for classifiers other than
+                flower; the kernel's answer is some five times as long.
+
+        Raises:
+            NicOffloadError: The kernel refuses, or (without `idle`) there are filters of other classifiers.
+        """
+        return columns(read.request(self._netlink, self.hook, pref=pref, chain=chain, terse=not idle))
+
+    def _grouped(
+        self, items: Sequence[TcFilter], kind: str, flags: int, outcomes: list[FilterOutcome]
+    ) -> list[_Group]:
+        """Return the filters by shape; what can't be written gets its outcome here."""
+        groups: dict[object, _Group] = {}
+        written: dict[tuple[tuple[TcAction, ...], bool], tuple[bytes, int | None]] = {}
+        for place, item in enumerate(items):
+            try:
+                has_id = item.rule_id is not None
+                found = written.get((item.actions, has_id))
+                if found is None:
+                    found = written[item.actions, has_id] = _write_actions(item.actions, with_id=has_id)
+                data, cookie = found
+                match = item.match
+                if match.tun_id is not None and (reason := flower.out_of_range(match)) is not None:
+                    raise NotSupportedError(
+                        "tc flower can't match this",
+                        capability=flower.CAPABILITY,
+                        reasons=[reason],
+                        path=reason.path,
+                    )
+                form = flower.structure(match, item.outer_tpid, item.inner_tpid)
+                key = (form, item.placing, item.hw_tc, item.handle == 0, len(data), cookie)
+                group = groups.get(key)
+                if group is None:
+                    echo = 0 if item.handle else NLM_F_ECHO
+                    group = groups[key] = _Group(self._template(item, kind, flags | echo, data, cookie))
+            except NicOffloadError as error:
+                error.device = self._device
+                outcomes[place] = error
+                continue
+            group.places.append(place)
+            group.which.append(group.actions.setdefault(data, len(group.actions)))
+        return list(groups.values())
+
+    def _template(
+        self, item: TcFilter, kind: str, flags: int, actions: bytes, cookie: int | None
+    ) -> Template:
+        classifier = _CLASSIFIERS[kind]
+        before = u32(classifier.flags, item.placing.value)
+        if item.hw_tc is not None:
+            before += u32(classifier.classid, 0xFFFF_FFE0 + item.hw_tc)
+        return new_filter(
+            kind,
+            flags,
+            self.hook,
+            classifier.keys(item),
+            before=before,
+            actions_kind=classifier.act,
+            actions=actions,
+            cookie_in_actions=cookie,
+        )
+
+
+_NO_ANSWER = KernelError("the kernel did not answer")
+
+
+def _write_actions(actions: tuple[TcAction, ...], *, with_id: bool) -> tuple[bytes, int | None]:
+    """Return the actions with zeros for the rule id, and where it goes."""
+    if not with_id:
+        return encode_actions(actions), None
+    return encode_actions(actions, _BLANK_ID), cookie_offset(actions)
+
+
+def _rows(group: _Group, chosen: Sequence[TcFilter]) -> Rows:
+    cookies = None
+    if group.template.cookie_at is not None:
+        joined = b"".join(item.rule_id.bytes for item in chosen if item.rule_id is not None)
+        cookies = np.frombuffer(joined, np.uint8).reshape(-1, 16)
+    actions = None
+    if len(group.actions) > 1:
+        kinds = np.frombuffer(b"".join(group.actions), np.uint8).reshape(len(group.actions), -1)
+        actions = kinds[np.array(group.which, np.intp)]
+    return Rows(
+        columns=_value_columns(group.template, chosen),
+        handles=np.array([item.handle for item in chosen], np.uint32),
+        prefs=np.array([item.pref for item in chosen], np.uint32),
+        chains=np.array([item.chain for item in chosen], np.uint32),
+        actions=actions,
+        cookies=cookies,
+    )
+
+
+def _value_columns(template: Template, chosen: Sequence[TcFilter]) -> list[npt.NDArray[np.generic]]:
+    """Return the values that the template's slots take, one column a field of the shape."""
+    widths = {slot.column: slot.width for slot in template.slots}
+    found: list[npt.NDArray[np.generic]] = []
+    for place, values in enumerate(zip(*(item.match.values for item in chosen), strict=True)):
+        width = widths.get(place)
+        if width is None:
+            found.append(np.empty(0, np.uint8))
+        elif width == 16:
+            joined = b"".join(value.to_bytes(16, "big") for value in values)
+            found.append(np.frombuffer(joined, np.uint8).reshape(-1, 16))
+        else:
+            found.append(np.array(values, np.uint64))
+    return found
+
+
+def _ref(item: TcFilter, handle: int, protocol: int, kind: str) -> FilterRef:
+    return FilterRef(pref=item.pref, handle=handle, chain=item.chain, protocol=protocol, kind=kind)
+
+
+def _echoed_handle(reply: Message | None) -> int:
+    if reply is None or reply.kind != RTM_NEWTFILTER or len(reply.payload) < _HANDLE.size:
+        return 0
+    handle: int = _HANDLE.unpack_from(reply.payload)[0]
+    return handle
