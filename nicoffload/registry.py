@@ -172,7 +172,7 @@ def load_registry(*, only: Collection[str] | None = None, extra: Sequence[object
         extra: Plugins that are no entry points: modules or objects with hooks. They are always loaded.
 
     Returns:
-        The registry. It never fails because of a plugin: look at `Registry.plugins`.
+        The registry. No plugin makes this fail; `Registry.plugins` shows what became of each.
     """
     wanted = _wanted(only)
     candidates = [*_installed(wanted), *(_handed_in(plugin) for plugin in extra)]

@@ -57,14 +57,6 @@ class Nic:
     Every change is planned, journalled, applied, read back, and undone if it failed: after a call, all that was asked
     for is in force, or nothing is and the error says why. Safe to use from several threads and processes, one change
     at a time.
-
-    Args:
-        name: As the user named it.
-        driver: The NIC.
-        journal: Its records.
-        retry: How often to ask it while it is busy.
-        wall_clock_s: Seconds since the epoch, for leases.
-        recovery: What is known of a damaged journal; opening adds what it finds.
     """
 
     def __init__(

@@ -77,6 +77,19 @@ def test_an_expired_lease_is_reclaimed_after_a_reset_and_the_old_owner_is_fenced
     assert not nic.release_vf(dataclasses.replace(new, owner="vm-a")), "an epoch alone is no claim"
 
 
+def test_an_old_lease_of_the_same_owner_is_as_dead_as_that_of_another(open_fake, driver, clock):
+    nic = open_fake(driver)
+    old = nic.lease_vf("vm-a", ttl_s=10, vf=0)
+    clock.now_s += 11
+    new = nic.lease_vf("vm-a", ttl_s=10, vf=0)
+    resets = driver.hardware.resets[0]
+    assert not nic.release_vf(old)
+    with pytest.raises(ConflictError):
+        nic.renew_lease(old, 10)
+    assert nic.leases() == (new,)
+    assert driver.hardware.resets[0] == resets
+
+
 def test_an_expired_lease_that_nobody_took_can_be_renewed(open_fake, driver, clock):
     nic = open_fake(driver)
     lease = nic.lease_vf("vm-a", ttl_s=10)
