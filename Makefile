@@ -20,11 +20,11 @@ $(shell rm -f $(VENV)/.stamp-*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench golden clean
+.PHONY: help demo test test-vm check docs bench golden clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp-run  ## Place the flows of a real capture on an emulated NIC, and write a report
 	@mkdir -p build/demo
@@ -34,6 +34,9 @@ demo: $(VENV)/.stamp-run  ## Place the flows of a real capture on an emulated NI
 test: $(VENV)/.stamp-dev  ## Run every test
 	@echo "test: every test of tests/ and plugins/*/tests"
 	@$(PYTEST) -n $(JOBS) --dist loadgroup
+
+test-vm: $(VENV)/.stamp-dev  ## Run the tests that need a real kernel, in user-mode Linux and in QEMU
+	@$(PY) -m tests.vm.rig $(if $(VM),--vm '$(VM)') $(if $(K),-k '$(K)') $(if $(TIME_LIMIT),--time-limit '$(TIME_LIMIT)')
 
 check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests and the doctests
 	@echo "check: ruff"

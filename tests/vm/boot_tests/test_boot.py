@@ -74,6 +74,13 @@ def test_a_hanging_guest_is_ended_with_all_its_processes(guest, out):
     assert _processes_that_name(out) == []
 
 
+def test_a_process_left_behind_does_not_keep_the_guest(out):
+    ended = boot(
+        CHEAPEST, KERNELS[CHEAPEST], ["sh", "-c", "sleep 1000 & exit 3"], out, time_limit_s=120, show=False
+    )
+    assert ended.status == 3
+
+
 def test_a_guest_that_ends_early_is_no_success(out):
     off = ["/run/busybox", "poweroff", "-f"]
     ended = boot(CHEAPEST, KERNELS[CHEAPEST], off, out, time_limit_s=120, show=False)

@@ -123,7 +123,7 @@ class OpenVSwitch:
         self._prefix, self._folder = prefix, folder
         self._env = {
             **os.environ,
-            "PATH": f"{prefix}/usr/sbin:{prefix}/usr/bin:{os.environ['PATH']}",
+            "PATH": f"{prefix}/usr/lib/openvswitch-switch:{prefix}/usr/sbin:{prefix}/usr/bin:{os.environ['PATH']}",
             "LD_LIBRARY_PATH": f"{prefix}/usr/lib/x86_64-linux-gnu",
             **{f"OVS_{name}DIR": str(folder) for name in ("RUN", "LOG", "DB", "SYSCONF")},
         }

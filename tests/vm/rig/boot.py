@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.vm.rig.layout import CHECKOUT, GUEST_SCRIPTS, UML, Guest, for_command_line
 
-# The guest prints this when its own boot is over; what comes before is for the log only.
-BEGIN = "test-vm-begin"
+# The guest prints these around the output of the command; the rest is for the log only.
+_BEGIN, _END = "test-vm-begin", "test-vm-end"
 _UML_LINE = "root=/dev/root rootfstype=hostfs rootflags=/ ro con0=fd:0,fd:1 con=null ssl=null quiet panic=-1"
 _UML_MEMORY_FOLDERS = ("/dev/shm", "/tmp")
 
@@ -175,9 +175,12 @@ def _copy_console(guest: subprocess.Popen[bytes], console: Path, deadline: float
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 text = line.decode("utf-8", "replace").replace("\r", "")
+                if text.startswith(_END):
+                    begun = False
                 if begun and show:
                     print(text, flush=True)
-                begun = begun or text.startswith(BEGIN)
+                if text.startswith(_BEGIN):
+                    begun = True
     return False
 
 
