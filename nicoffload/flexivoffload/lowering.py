@@ -20,8 +20,10 @@ from nicoffload.flexivoffload.headers import address_fields, ip6
 from nicoffload.flexivoffload.policy.types import Granularity, Policy, RuleKind, matches_overlap
 from nicoffload.flexivoffload.vms import Vm
 from nicoffload.model import FIRST_VF_PORT, FlowRule, Masked, Match, ToUplink, ToVf
-from nicoffload.model.fields import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_IPV6, HAS_PORTS, HAS_VLAN
+
+_HAVE_PORTS = frozenset({6, 17, 132})
+"""TCP, UDP, SCTP: without ports, a packet of these is a later fragment."""
 
 MAX_VERDICTS = 4096
 """Verdicts kept: there are few shapes of flow, unless a NIC refuses by value."""
@@ -187,7 +189,7 @@ def _exact(key: np.void) -> tuple[str, Granularity] | None:
     """Return the name of the rule that catches this flow alone; None where none would (a fragment has no ports)."""
     if int(key["present"]) & HAS_PORTS:
         return "5-tuple", Granularity.FLOW
-    if int(key["ip_proto"]) in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
+    if int(key["ip_proto"]) in _HAVE_PORTS:
         return None
     return "addresses and protocol", Granularity.FLOW
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nicoffload.codec import parse_rate, parse_rule, parse_size
-from nicoffload.codec.near import did_you_mean
 from nicoffload.errors import InvalidRequestError, PolicyError
 from nicoffload.flexivoffload.headers import COMPARABLE_FIELDS
 from nicoffload.flexivoffload.policy.contradictions import contradictions
@@ -23,8 +23,7 @@ from nicoffload.flexivoffload.policy.types import (
     RuleKind,
     Threshold,
 )
-from nicoffload.model import FIELDS, Match
-from nicoffload.model.fields import FIELDS_BY_TEXT, TEXT_PROTOCOLS
+from nicoffload.model import FIELDS, FieldInput, Match
 from nicoffload.schema import find_faults
 
 MAX_BYTES = 4 << 20
@@ -275,22 +274,31 @@ def _match_of_text(text: str) -> Match:
     return parse_rule(f"{text} actions=pf").match if text.strip() else Match()
 
 
+_NAMES: Mapping[str, str] = {text: name for name, spec in FIELDS.items() for text in (name, *spec.texts)}
+"""Each name of a field, as people write it, and its name in the model."""
+
+
 def _match_of_fields(given: Mapping[str, int | str]) -> Match:
-    fields: dict[str, int | str] = {}
+    fields: dict[str, FieldInput] = {}
     for name, value in given.items():
         if name == "protocol":
-            if value not in TEXT_PROTOCOLS:
-                raise InvalidRequestError(
-                    f"no protocol {value!r}",
-                    path="/match/protocol",
-                    hint=did_you_mean(str(value), TEXT_PROTOCOLS) or f"one of: {', '.join(TEXT_PROTOCOLS)}",
-                )
-            fields |= TEXT_PROTOCOLS[str(value)]
-        elif name in FIELDS_BY_TEXT:
-            fields[FIELDS_BY_TEXT[name].name] = value
+            fields |= dict(_protocol(str(value)).items())
+        elif name in _NAMES:
+            fields[_NAMES[name]] = value
         else:
-            near = did_you_mean(name, {*FIELDS_BY_TEXT, "protocol", "vm"})
-            raise InvalidRequestError(
-                "no such match field", path=f"/match/{name}", hint=near or f"one of: {', '.join(FIELDS)}"
-            )
+            known = [*_NAMES, "protocol", "vm"]
+            # Two letters that changed places are the commonest slip, and difflib ranks them low.
+            swapped = [other for other in known if sorted(other) == sorted(name)]
+            near = swapped or difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(FIELDS)}"
+            raise InvalidRequestError("no such match field", path=f"/match/{name}", hint=hint)
     return Match.of(**fields)
+
+
+def _protocol(word: str) -> Match:
+    try:
+        if word.isalnum():
+            return parse_rule(f"{word} actions=pf").match
+    except InvalidRequestError as cause:
+        raise InvalidRequestError(f"no protocol {word!r}", path="/match/protocol", hint=cause.hint) from cause
+    raise InvalidRequestError(f"no protocol {word!r}", path="/match/protocol", hint="write tcp, udp6, icmp")
