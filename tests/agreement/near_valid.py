@@ -122,7 +122,7 @@ def _value(draw: st.DrawFn, name: str, rule: Any) -> Masked | PortRange:
     wanted = _mask_rule(rule) if rule is not None else "exact"
     pool = _POOLS.get(name, (0, 1, 2))
     value = draw(st.sampled_from(pool))
-    odd = draw(st.integers(0, 9)) == 0
+    odd = draw(st.integers(0, 4)) == 0
     if isinstance(rule, dict) and "values" in rule and not odd:
         value = draw(st.sampled_from(rule["values"]))
     if wanted == "group_bit" and not odd:

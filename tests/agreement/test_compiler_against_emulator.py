@@ -153,7 +153,7 @@ def accepted_and_right(family, options, placed, rule, table):
 
 
 @pytest.mark.parametrize(("family", "options"), [*variants()])
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_they_agree(family, options, data):
     doc = document(family)
