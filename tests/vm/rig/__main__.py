@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ def main(words: Sequence[str]) -> int:
     )
     choice = parser.parse_args(words)
     guests = [GUESTS[choice.vm]] if choice.vm else list(GUESTS.values())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a guest ends with us
     try:
         return _run(guests, choice)
     except RigError as fault:

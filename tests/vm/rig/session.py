@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tests.vm.rig.boot import boot
@@ -25,24 +26,31 @@ def run_tests(
         time_limit_s: The guest's own if None.
     """
     out = new_results_folder(guest.name)
-    ended = boot(
-        guest,
-        kernel,
-        pytest_command(guest, GUEST_TESTS / guest.name, expression=expression),
-        out,
-        time_limit_s=time_limit_s or guest.time_limit_s,
-        env={"NICOFFLOAD_OVS": str(vswitch), "PYTHONDONTWRITEBYTECODE": "1"},
-    )
     results = RESULTS / guest.name
-    shutil.rmtree(results, ignore_errors=True)
-    out.rename(results)
+    try:
+        ended = boot(
+            guest,
+            kernel,
+            pytest_command(guest, GUEST_TESTS / guest.name, expression=expression),
+            out,
+            time_limit_s=time_limit_s or guest.time_limit_s,
+            env={"NICOFFLOAD_OVS": str(vswitch), "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+    finally:
+        shutil.rmtree(results, ignore_errors=True)
+        out.rename(results)
+    ended = replace(ended, console=results / ended.console.name)
     return judge(guest, ended, results / "junit.xml")
 
 
 def pytest_command(guest: Guest, folder: Path, *, expression: str = "") -> list[str]:
     """Return the command that runs a folder of tests in a guest, under coverage, with the host's interpreter."""
-    # A plugin that no test here imports is no fault.
-    command = [sys.executable, "-W", "ignore:Module nicoffload", "-m", "coverage", "run", "--data-file=/run/out/coverage.data", "-m", "pytest"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore:Module nicoffload",
+    ]  # a plugin that no test here imports is no fault
+    command += ["-m", "coverage", "run", "--data-file=/run/out/coverage.data", "-m", "pytest"]
     command += [str(folder.relative_to(CHECKOUT)) if folder.is_relative_to(CHECKOUT) else str(folder)]
     command += [
         "--junitxml=/run/out/junit.xml",

@@ -28,7 +28,7 @@ def stock_kernel(cache: Cache, apt: Apt) -> Path:
     image = _image_package(apt)
     version = apt.candidate(image)
     busybox = Path(str(find("busybox")))
-    inputs = [
+    inputs: list[bytes | str] = [
         image,
         version,
         busybox.read_bytes(),

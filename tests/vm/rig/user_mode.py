@@ -25,7 +25,7 @@ def user_mode_linux(cache: Cache, apt: Apt) -> Path:
     version = apt.candidate(_PACKAGE)
     if not version:
         raise RigError(f"missing: {_PACKAGE}: no package of this release has it")
-    inputs = [version, _CONFIG.read_bytes(), _PATCH.read_bytes(), *recipe("user_mode")]
+    inputs: list[bytes | str] = [version, _CONFIG.read_bytes(), _PATCH.read_bytes(), *recipe("user_mode")]
 
     def build(target: Path) -> None:
         say(f"building user-mode Linux {version}; some five minutes, once")
