@@ -2,13 +2,14 @@
 
 What is understood:
 
-- ``console``: lines that start with ``$ `` are commands (a backslash at the end goes on in the next line); what stands below one is
-  what it prints. A command that fails must be followed by ``$ echo $?``, except ``flow check``, which answers with 3.
+- ``console``: lines that start with ``$ `` are commands (a backslash at the end goes on in the next line); what
+  stands below one is what it prints. A command that fails must be followed by ``$ echo $?``, except ``flow check``,
+  which answers with 3.
 - ``python``: runs in one interpreter a page, as at the prompt. A ``text`` block right below shows what it prints.
 - Any block right below a line that ends with a file's name in backticks and a colon is written to that file.
 
-In output that is shown, ``...`` stands for any text within a line, and alone on a line for any number of lines. Ids, times and
-figures that depend on the machine are compared by their form.
+In output that is shown, ``...`` stands for any text within a line, and alone on a line for any number of lines. Ids,
+times and figures that depend on the machine are compared by their form.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Reader:
         return done.stdout
 
     def make(self, target: str) -> str:
-        """Run `make demo` in the repository, as nothing else can show that it works; other targets only have to exist."""
+        """Run `make demo` in the repository; other targets only have to exist."""
         ours = Path(sys.prefix) == self.repo_root / ".venv"
         words = ["make", "--no-print-directory", "-o", ".venv/.stamp-run", "-o", ".venv/.stamp-dev", target]
         if target != "demo" or not ours:
