@@ -101,8 +101,25 @@ class TableState:
     firmware_shapes: tuple[tuple[str, frozenset[str]], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """How many receive queues a rule can name; None where nobody knows.
+
+    Args:
+        pf: Of the physical function.
+        vf: Of each VF.
+    """
+
+    pf: int | None = None
+    vf: int | None = None
+
+
 class FlowFilters(ABC):
     """Flow rules in the NIC."""
+
+    def queues(self) -> QueueCounts:
+        """Return the receive queues that exist. Changes nothing."""
+        return QueueCounts()
 
     @abstractmethod
     def tables(self) -> Sequence[TableState]:

@@ -77,6 +77,7 @@ class FlowBook:
         ]
         facet = self._driver.virtual_functions
         states = facet.states() if facet else ()
+        queues = self.filters.queues()
         return Compiler(
             self.filters.tables() if tables is None else tables,
             installed,
@@ -85,6 +86,8 @@ class FlowBook:
             vf_vlans={
                 state.vf: state.vlan.vid for state in states if state.vlan is not None and state.vlan.vid
             },
+            queues=queues.pf,
+            vf_queues=queues.vf,
         )
 
     def _known(self, reading: Reading) -> Mapping[int, Owned]:

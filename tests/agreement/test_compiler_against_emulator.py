@@ -12,7 +12,6 @@ from nicoffload import load_registry
 from nicoffload.compiler import Compiler
 from nicoffload.driver import Placement, RuleRef
 from nicoffload.errors import ResourceExhaustedError
-from nicoffload_mock import assumptions
 from nicoffload_mock.emulator.switch import decide
 from nicoffload_mock.emulator.view import BatchView
 from tests.agreement.near_valid import PF_MAC, rules
@@ -41,12 +40,12 @@ def open_mock(family, options):
 
 def compiler_for(driver):
     functions = driver.virtual_functions
+    queues = driver.flow_filters.queues()
     return Compiler(
         driver.flow_filters.tables(),
         vfs=len(functions.states()) if functions else 0,
-        queues=assumptions.PF_QUEUES,
-        vf_queues=(document(driver.info.family)["sriov"] or {}).get("queues_per_vf")
-        or assumptions.QUEUES_PER_VF,
+        queues=queues.pf,
+        vf_queues=queues.vf,
     )
 
 

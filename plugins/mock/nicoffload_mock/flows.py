@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, RuleRef, TableState
+from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, QueueCounts, RuleRef, TableState
 from nicoffload.errors import NicOffloadError, Reason
 from nicoffload.model import ByteBasis, CounterFacts, Disruption, FlowCounters, FlowRule, Masked, Match
 from nicoffload.profiles.types import Table as ProfileTable
+from nicoffload_mock import assumptions
 from nicoffload_mock.answers import translate
 from nicoffload_mock.emulator.answer import Refused
 from nicoffload_mock.emulator.device import Device
@@ -33,6 +34,10 @@ class MockFlows(FlowFilters):
     def __init__(self, driver: MockDriver) -> None:
         self._driver = driver
         self._device: Device = driver.device
+
+    def queues(self) -> QueueCounts:
+        """Return the queues of the PF, which the emulator assumes, and of each VF."""
+        return QueueCounts(pf=assumptions.PF_QUEUES, vf=self._device.sriov.targets().queues_per_vf)
 
     def tables(self) -> Sequence[TableState]:
         """Return the tables in the profile's order."""
