@@ -258,12 +258,9 @@ class Mover:
 
     def retry_drains(self) -> None:
         """Try again to take out what could not be taken out."""
-        waiting = [
-            unit
-            for unit in self.units
-            if self.units.state[unit.number] == UnitState.DRAINING and unit.retry_ns <= self.now_ns
-        ]
-        self._remove([unit for unit in waiting if self.budget.take()], "nic.removed_at_last")
+        stuck = [self.units[number] for number in self.units.in_state(UnitState.DRAINING)]
+        due = [unit for unit in stuck if unit.retry_ns <= self.now_ns]
+        self._remove([unit for unit in due if self.budget.take()], "nic.removed_at_last")
 
     def _remove(self, units: Sequence[Unit], code: str) -> None:
         out, finals = self.executor.remove(units, self.now_ns)
@@ -279,8 +276,8 @@ class Mover:
     def poll(self, now_ns: int) -> None:
         """Read the NIC's counters, and hold them against what the dispatchers counted."""
         self.now_ns = now_ns
-        state = self.units.state
-        followed = [u for u in self.units if u.counter is not None and state[u.number] == UnitState.INSTALLED]
+        installed = [self.units[number] for number in self.units.in_state(UnitState.INSTALLED)]
+        followed = [unit for unit in installed if unit.counter is not None]
         for unit, reading in zip(followed, self.executor.read(followed), strict=True):
             if self.executor.alive:
                 self._compare(unit, reading)

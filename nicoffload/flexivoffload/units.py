@@ -138,6 +138,11 @@ class UnitTable:
         self.table[unit.number] = -1
         self._free.append(unit.number)
 
+    def in_state(self, state: UnitState) -> list[int]:
+        """Return the numbers of the units that are in a state."""
+        found: list[int] = np.flatnonzero(self.state[: self.high] == state).tolist()
+        return found
+
     def numbers(self, *, table: int, states: tuple[UnitState, ...]) -> npt.NDArray[np.int64]:
         """Return the numbers of the units of a table that are in one of some states."""
         found = np.isin(self.state[: self.high], states) & (self.table[: self.high] == table)

@@ -129,7 +129,7 @@ def test_both_paths_together_hold_what_the_file_holds(bench, data):
     assert (ledger.packets(Way.VSWITCH) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bulk_equals_packet_by_packet(bench, data):
     family = data.draw(st.sampled_from(FAMILIES))
