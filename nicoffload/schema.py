@@ -84,7 +84,9 @@ def raise_faults(faults: Sequence[Fault], *, error: type[NicOffloadError], sourc
         raise error(f"{fault.message}{within}", path=fault.path, hint=fault.hint)
     lines = "".join(f"\n  {fault}" for fault in faults)
     hint = next((fault.hint for fault in faults if fault.hint), "")
-    raise error(f"{len(faults)} faults{within}:{lines}", path=_common([fault.path for fault in faults]), hint=hint)
+    raise error(
+        f"{len(faults)} faults{within}:{lines}", path=_common([fault.path for fault in faults]), hint=hint
+    )
 
 
 def find_faults(document: object, schema_name: str) -> tuple[Fault, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from nicoffload.errors import NicOffloadError, Reason
+from nicoffload.errors import NicOffloadError, NotSupportedError, Reason
 from nicoffload.model.device import Capability, DeviceInfo, Disruption
 from nicoffload.model.rule import FlowRule
 from nicoffload.model.stats import FlowCounters, TrafficStats
@@ -134,8 +134,9 @@ class FlowFilters(ABC):
 
     @abstractmethod
     def destroy_many(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
-        """Remove rules in one go; answer i is None when rule i is gone, else why it is not. A rule that is not there
-        is answered with `NotFoundError`, so a caller may repeat the call.
+        """Remove rules in one go; answer i is None when rule i is gone, else why it is not.
+
+        A rule that is not there is answered with `NotFoundError`, so a caller may repeat the call.
         """
 
     @abstractmethod
@@ -156,8 +157,6 @@ class FlowFilters(ABC):
         Raises:
             NotSupportedError: It can't be enabled from here.
         """
-        from nicoffload.errors import NotSupportedError
-
         raise NotSupportedError(
             f"table {name} can't be enabled by software",
             capability=f"flow_filters.{name}",
@@ -293,7 +292,7 @@ class Driver(ABC):
     def capabilities(self) -> Sequence[Capability]:
         """Return what the NIC can do, declared by its profile and refined by what was probed. Changes nothing."""
 
-    def equivalents(self, placement: Placement) -> Sequence[str]:
+    def equivalents(self, placement: Placement) -> Sequence[str]:  # noqa: ARG002 - plugins override it
         """Return the shell commands that would do the same; empty where there are none (an emulated NIC)."""
         return ()
 

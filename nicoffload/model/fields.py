@@ -92,11 +92,17 @@ _ALL = (
     _field("ipv6_src", 128, Kind.IPV6, ("ipv6_src",), "IPv6 source address", _IPV6),
     _field("ipv6_dst", 128, Kind.IPV6, ("ipv6_dst",), "IPv6 destination address", _IPV6),
     _field("ip_proto", 8, Kind.INT, ("nw_proto", "ip_proto"), "IP protocol, behind extension headers", _IP),
-    _field("ip_tos", 8, Kind.INT, ("nw_tos", "ip_tos"), "TOS byte: DSCP in the upper six bits, ECN below", _IP),
+    _field(
+        "ip_tos", 8, Kind.INT, ("nw_tos", "ip_tos"), "TOS byte: DSCP in the upper six bits, ECN below", _IP
+    ),
     _field("ip_ttl", 8, Kind.INT, ("nw_ttl", "ip_ttl"), "TTL or hop limit", _IP),
-    _field("ip_frag", 2, Kind.FRAGMENT, ("nw_frag", "ip_frag"), "Bit 0: a fragment; bit 1: not the first", _IP),
+    _field(
+        "ip_frag", 2, Kind.FRAGMENT, ("nw_frag", "ip_frag"), "Bit 0: a fragment; bit 1: not the first", _IP
+    ),
     _field("tp_src", 16, Kind.PORT, ("tp_src", "tcp_src", "udp_src"), "TCP, UDP or SCTP source port", _L4),
-    _field("tp_dst", 16, Kind.PORT, ("tp_dst", "tcp_dst", "udp_dst"), "TCP, UDP or SCTP destination port", _L4),
+    _field(
+        "tp_dst", 16, Kind.PORT, ("tp_dst", "tcp_dst", "udp_dst"), "TCP, UDP or SCTP destination port", _L4
+    ),
     _field("tcp_flags", 12, Kind.HEX, ("tcp_flags",), "TCP flags", _TCP),
     _field("icmp_type", 8, Kind.INT, ("icmp_type",), "ICMP or ICMPv6 type", _ICMP),
     _field("icmp_code", 8, Kind.INT, ("icmp_code",), "ICMP or ICMPv6 code", _ICMP),

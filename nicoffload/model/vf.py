@@ -37,7 +37,9 @@ class VlanTag:
         check_range("vid", self.vid, 0, 4095, "/vlan/vid")
         check_range("pcp", self.pcp, 0, 7, "/vlan/pcp")
         if self.protocol not in ("802.1Q", "802.1ad"):
-            raise InvalidRequestError(f"{self.protocol!r} is neither 802.1Q nor 802.1ad", path="/vlan/protocol")
+            raise InvalidRequestError(
+                f"{self.protocol!r} is neither 802.1Q nor 802.1ad", path="/vlan/protocol"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
