@@ -89,6 +89,20 @@ def ask(sh: Callable[[str], str]) -> Callable[[str], object]:
     return lambda line: json.loads(sh(line) or "[]")
 
 
+@pytest.fixture(scope="session")
+def reach() -> Callable[..., bool]:
+    """Tell whether an address answers within some tries of a second: `reach("10.0.0.2", tries=30, netns=None)`.
+
+    A link takes its time after it is set up, and the first answer may be lost to that.
+    """
+
+    def try_all(address: str, *, tries: int = 30, netns: str | None = None) -> bool:
+        inside = ["ip", "netns", "exec", netns] if netns else []
+        return any(_tell(*inside, "ping", "-c", "1", "-W", "1", address).status == 0 for _ in range(tries))
+
+    return try_all
+
+
 @pytest.fixture
 def namespaces(sh: Callable[[str], str]) -> Iterator[Callable[[str], str]]:
     """Make named network namespaces, with loopback up; they go when the test ends."""

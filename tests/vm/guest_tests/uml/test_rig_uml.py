@@ -171,7 +171,7 @@ def test_a_kernel_tool_reads_back_what_another_set_on_a_vf(simulated_nic, sh, as
     assert link["vfinfo_list"][1]["vlan_list"][0]["vlan"] == 7
 
 
-def test_open_vswitch_forwards_between_namespaces(vswitch, namespaces, sh):
+def test_open_vswitch_forwards_between_namespaces(vswitch, namespaces, sh, reach):
     vswitch.tell("ovs-vsctl", "add-br", "br0")
     for number in (1, 2):
         name = namespaces(f"host{number}")
@@ -180,5 +180,5 @@ def test_open_vswitch_forwards_between_namespaces(vswitch, namespaces, sh):
         sh(f"ip -n {name} addr add 10.9.0.{number}/24 dev eth0")
         sh(f"ip -n {name} link set eth0 up")
         vswitch.tell("ovs-vsctl", "add-port", "br0", f"port{number}")
-    sh("ip netns exec host1 ping -c 2 -W 5 10.9.0.2")
+    assert reach("10.9.0.2", netns="host1")
     assert "in_port" in vswitch.tell("ovs-appctl", "dpctl/dump-flows")
