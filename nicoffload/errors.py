@@ -22,7 +22,7 @@ class Reason:
         message: What is wrong, for people.
         accepted: What would be accepted in its place; empty where nothing would.
         source: Where the fact comes from: file and function of a driver, or a paper.
-        errno: Name of the errno that the driver would answer; empty where it would answer none (and do the wrong thing).
+        errno: Name of the errno that the driver would answer; empty where it would take the rule and do another thing.
     """
 
     code: str

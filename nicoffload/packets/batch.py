@@ -40,7 +40,7 @@ HEADER_DTYPE = np.dtype(
         ("icmp_code", "u1"),
     ]
 )
-"""One distinct packet header: integers in host order; a column that is absent is 0 and its bit in `present` is clear."""
+"""One distinct packet header, integers in host order; an absent column is 0 and its bit in `present` is clear."""
 
 HAS_ETH = 1 << 0
 HAS_VLAN = 1 << 1

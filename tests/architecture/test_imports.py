@@ -10,10 +10,12 @@ import pytest
 
 PUBLIC = {
     "nicoffload",
+    "nicoffload.codec",
     "nicoffload.errors",
     "nicoffload.model",
     "nicoffload.packets",
     "nicoffload.profiles",
+    "nicoffload.schema",
 }
 """What FlexivOffload may use of the SDK: the same that anybody may."""
 
