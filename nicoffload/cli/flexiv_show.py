@@ -69,7 +69,7 @@ def _totals(report: ReplayReport) -> list[tuple[str, ...]]:
         ("total", report.total),
     ]
     whole = report.total
-    shown = [
+    shown: list[tuple[str, ...]] = [
         (name, *_count(count), _part(count.packets, whole.packets), _part(count.bytes, whole.bytes))
         for name, count in rows
     ]
@@ -153,7 +153,7 @@ def _flow_row(flow: FlowReport) -> tuple[str, ...]:
 def policy_rows(policy: Policy) -> list[tuple[str, ...]]:
     """Return the rules of a policy in the order in which they are obeyed, with the default last."""
     ordered: Sequence[PolicyRule] = sorted(policy.rules, key=lambda rule: (rule.tier, rule.rank))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"{rule.tier.value} {rule.tier.name.lower()}",
             rule.rule_id,
