@@ -188,6 +188,7 @@ class Reader:
             "HOME": str(self.folder),
             "NICOFFLOAD_STATE_DIR": str(self.folder / "journal"),
             "LC_ALL": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",  # what goes to stderr stands where a terminal shows it
             "NO_COLOR": "1",
         }
         return subprocess.run(
