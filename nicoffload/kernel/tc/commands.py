@@ -199,16 +199,20 @@ def _value_text(name: str, value: Masked | PortRange) -> str:
         plain = format_mac(value.value)
         return plain if full else f"{plain}/{format_mac(value.mask)}"
     if spec.kind in {Kind.IPV4, Kind.IPV6}:
-        return _address(spec.kind, value, full=full)
-    if name in {"tcp_flags", "ip_tos"}:
+        return _address(name, value)
+    if name in {"tcp_flags", "ip_tos", "ip_ttl"}:  # tc reads these masks as hexadecimal
         return f"{value.value:#x}/{value.mask:#x}"
     return str(value.value) if full else f"{value.value}/{value.mask}"
 
 
-def _address(kind: Kind, value: Masked, *, full: bool) -> str:
-    form = ipaddress.IPv4Address if kind is Kind.IPV4 else ipaddress.IPv6Address
+def _address(name: str, value: Masked) -> str:
+    spec = FIELDS[name]
+    length = value.mask.bit_count()
+    if value.mask != spec.full_mask ^ (spec.full_mask >> length):
+        raise _no_words(f"/match/{name}", "a mask that is no prefix")
+    form = ipaddress.IPv4Address if spec.kind is Kind.IPV4 else ipaddress.IPv6Address
     plain = str(form(value.value))
-    return plain if full else f"{plain}/{form(value.mask)}"
+    return plain if length == spec.bits else f"{plain}/{length}"
 
 
 def action_words(actions: tuple[TcAction, ...], name_of: NameOf, cookie: str = "") -> list[str]:
@@ -249,7 +253,7 @@ def _action(action: TcAction, name_of: NameOf) -> list[str]:  # noqa: C901, PLR0
         case Csum(update=update):
             return ["csum", *" and ".join(_CHECKSUMS[one] for one in update).split(), "pipe"]
         case Pedit(keys=keys):
-            return ["pedit", "ex", *(word for key in keys for word in _munge(key)), "pipe"]
+            return ["pedit", "ex", *_munge_all(keys), "pipe"]
         case PoliceRate() | PolicePackets():
             return _police(action)
         case _:
@@ -293,8 +297,53 @@ _MUNGE: Mapping[Header, tuple[tuple[str, int, int, int], ...]] = MappingProxyTyp
 )
 
 
+# Header, words that tc writes one after the other for a longer field, and the text of the field's number.
+_LONG_MUNGE: tuple[tuple[str, Header, tuple[tuple[int, int], ...], Callable[[int], str]], ...] = (
+    ("eth dst", Header.ETH, ((0, 0xFFFF_FFFF), (4, 0xFFFF_0000)), format_mac),
+    ("eth src", Header.ETH, ((4, 0x0000_FFFF), (8, 0xFFFF_FFFF)), format_mac),
+    (
+        "ip6 src",
+        Header.IP6,
+        tuple((at, 0xFFFF_FFFF) for at in range(8, 24, 4)),
+        lambda n: str(ipaddress.IPv6Address(n)),
+    ),
+    (
+        "ip6 dst",
+        Header.IP6,
+        tuple((at, 0xFFFF_FFFF) for at in range(24, 40, 4)),
+        lambda n: str(ipaddress.IPv6Address(n)),
+    ),
+)
+
+
+def _munge_all(keys: tuple[PeditKey, ...]) -> list[str]:
+    """Return how tc names the keys of a pedit."""
+    words: list[str] = []
+    while keys:
+        found, used = _munge_long(keys) or (_munge(keys[0]), 1)
+        words += found
+        keys = keys[used:]
+    return words
+
+
+def _munge_long(keys: tuple[PeditKey, ...]) -> tuple[list[str], int] | None:
+    """Return how tc names a longer field at the start of the keys, and how many of them it takes."""
+    for name, header, places, text in _LONG_MUNGE:
+        first = keys[: len(places)]
+        if [(key.header, key.offset, key.mask, key.add) for key in first] != [
+            (header, offset, mask, False) for offset, mask in places
+        ]:
+            continue
+        value = 0
+        for key in first:
+            low = (key.mask & -key.mask).bit_length() - 1
+            value = value << key.mask.bit_count() | key.value >> low
+        return ["munge", *name.split(), "set", text(value)], len(places)
+    return None
+
+
 def _munge(key: PeditKey) -> list[str]:
-    """Return how tc names a key; tc itself cuts longer fields into words, and can't name one of those."""
+    """Return how tc names one key."""
     what = "add" if key.add else "set"
     for name, offset, bits, low in _MUNGE.get(key.header, ()):
         if key.offset == offset and key.mask and not key.mask & ~bits:

@@ -37,6 +37,8 @@ _KEY_FLAGS, _KEY_FLAGS_MASK = 47, 48
 _RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({"tp_src": (87, 88), "tp_dst": (89, 90)})
 ETH_P_ALL = 3
 _VLAN_TYPES = (0x8100, 0x88A8)
+_CVLAN_KEYS = frozenset({77, 78})
+_VLAN_KEYS = frozenset({23, 24}) | _CVLAN_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +231,12 @@ def out_of_range(match: Match) -> Reason | None:
     return None
 
 
-def decode_match(options: Mapping[int, Buffer]) -> tuple[Match, tuple[int, int], list[str]]:
+def decode_match(options: Mapping[int, Buffer], protocol: int) -> tuple[Match, tuple[int, int], list[str]]:
     """Return the match of a filter's options, the protocols of its two VLAN tags, and the keys that have no form here.
 
     Args:
         options: The attributes by their number.
+        protocol: The filter's own.
 
     Raises:
         MalformedError: A value is cut short.
@@ -241,7 +244,7 @@ def decode_match(options: Mapping[int, Buffer]) -> tuple[Match, tuple[int, int],
     """
     read: set[int] = {CLASSID, ACT, FLAGS, IN_HW_COUNT}
     found: dict[str, FieldValue] = {}
-    eth_type, tpids = _decode_ethernet_types(options, read)
+    eth_type, tpids = _decode_ethernet_types(options, protocol, read)
     ip_proto = number(options[IP_PROTO], 1) if IP_PROTO in options else -1
     foreign: list[str] = []
     for name, key in _KEYS.items():
@@ -263,20 +266,25 @@ def decode_match(options: Mapping[int, Buffer]) -> tuple[Match, tuple[int, int],
     return Match(**found), tpids, foreign
 
 
-def _decode_ethernet_types(options: Mapping[int, Buffer], read: set[int]) -> tuple[int, tuple[int, int]]:
-    types = [
-        network_number(options[kind], 2)
-        for kind in (ETH_TYPE, _VLAN_ETH_TYPE, _CVLAN_ETH_TYPE)
-        if kind in options
-    ]
+def _decode_ethernet_types(
+    options: Mapping[int, Buffer], protocol: int, read: set[int]
+) -> tuple[int, tuple[int, int]]:
+    """Return the Ethernet type behind all tags (-1: any) and the protocols of the two tags.
+
+    The kernel gives the innermost type as the type; the outer tag's protocol is only in the filter's own.
+    """
     read |= {ETH_TYPE, _VLAN_ETH_TYPE, _CVLAN_ETH_TYPE}
+    tagged = bool(_VLAN_KEYS & options.keys())
     tpids = [0x8100, 0x8100]
-    outer = 23 in options or 24 in options
-    inner = 77 in options or 78 in options
-    for place in range(2 if inner else int(outer)):
-        if types and types[0] in _VLAN_TYPES:
-            tpids[place] = types.pop(0)
-    return (types[0] if types else -1), (tpids[0], tpids[1])
+    if tagged and protocol in _VLAN_TYPES:
+        tpids[0] = protocol
+    if _CVLAN_KEYS & options.keys() and _VLAN_ETH_TYPE in options:
+        inner = network_number(options[_VLAN_ETH_TYPE], 2)
+        tpids[1] = inner if inner in _VLAN_TYPES else 0x8100
+    eth_type = -1 if tagged or protocol == ETH_P_ALL else protocol
+    if ETH_TYPE in options:
+        eth_type = network_number(options[ETH_TYPE], 2)
+    return eth_type, (tpids[0], tpids[1])
 
 
 def _decode_key(

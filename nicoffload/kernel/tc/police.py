@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.kernel.attributes import Buffer, attribute, fields, number, parse, u32, u64
@@ -66,12 +67,14 @@ def encode(action: PoliceRate | PolicePackets) -> bytes:
 
 
 def burst_ticks(burst: int, rate: int, bits: int) -> int:
-    """Return a bucket's size as the kernel holds it: how long it takes to fill, in ticks of 64 ns, rounded up.
+    """Return a bucket's size as the kernel holds it: how long it takes to fill, in ticks of 64 ns.
+
+    Rounded down, but never to nothing, as tc does.
 
     Raises:
         InvalidRequestError: It takes longer than the kernel's field of `bits` can hold.
     """
-    ticks = -(-burst * _NS_PER_S // (rate * _TICK_NS))
+    ticks = max(burst * _NS_PER_S // (rate * _TICK_NS), 1)
     if ticks >= 1 << bits:
         raise InvalidRequestError(
             f"a bucket of {burst} takes {ticks * _TICK_NS / _NS_PER_S:.0f} s to fill at {rate} a second",
@@ -119,5 +122,18 @@ def _strange(found: dict[int, Buffer], values: tuple[int, ...], exceed: int, res
 
 
 def _burst(ticks: int, rate: int) -> int:
-    """Return the bucket's size: what the rate brings in that time, rounded down, as `burst_ticks` rounds up."""
-    return ticks * _TICK_NS * rate // _NS_PER_S
+    """Return the bucket's size: what the rate brings in that time, rounded up, as `burst_ticks` rounds down."""
+    return -(-ticks * _TICK_NS * rate // _NS_PER_S)
+
+
+def held(action: PoliceRate | PolicePackets) -> PoliceRate | PolicePackets:
+    """Return the action as the kernel will hold it, with the bucket that its ticks allow.
+
+    Raises:
+        InvalidRequestError: See `burst_ticks`.
+    """
+    if isinstance(action, PolicePackets):
+        ticks = burst_ticks(action.burst_packets, action.rate_packets_per_s, 64)
+        return replace(action, burst_packets=_burst(ticks, action.rate_packets_per_s))
+    ticks = burst_ticks(action.burst_bytes, action.rate_bytes_per_s, 32)
+    return replace(action, burst_bytes=_burst(ticks, action.rate_bytes_per_s))

@@ -127,7 +127,7 @@ def _state(ref: FilterRef, options: dict[int, Buffer], numbers: Numbers) -> Filt
     match = Match()
     try:
         if ref.kind == "flower":
-            match, tpids, foreign = flower.decode_match(options)
+            match, tpids, foreign = flower.decode_match(options, ref.protocol)
         elif ref.kind == "matchall":
             match = Match.of(eth_type=None if ref.protocol == flower.ETH_P_ALL else ref.protocol)
         else:

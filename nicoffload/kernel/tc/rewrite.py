@@ -58,12 +58,12 @@ def rewrite(changes: Sequence[SetField], match: Match, reasons: list[Reason]) ->
     """Return one pedit for all changes in a row, and the checksums that they break; nothing for no change.
 
     Args:
-        changes: The fields to set; of two on the same bits, the later wins.
+        changes: The fields to set, in order; of two on the same bits, the later wins.
         match: Of what protocol the packets are.
         reasons: Gets why a change is not possible.
     """
     places = _places(match)
-    words: dict[tuple[Header, int], tuple[int, int]] = {}
+    keys: list[PeditKey] = []
     for change in changes:
         place = places.get(change.field)
         if place is None:
@@ -76,17 +76,15 @@ def rewrite(changes: Sequence[SetField], match: Match, reasons: list[Reason]) ->
                 )
             )
             continue
-        for offset, mask, value in _words(place, FIELDS[change.field].bits, change.value):
-            old_mask, old_value = words.get((place.header, offset), (0, 0))
-            words[place.header, offset] = old_mask | mask, (old_value & ~mask) | value
-    if not words:
+        # Field by field, as tc does: a word that two fields share is written twice.
+        keys += [
+            PeditKey(header=place.header, offset=offset, mask=mask, value=value)
+            for offset, mask, value in _words(place, FIELDS[change.field].bits, change.value)
+        ]
+    if not keys:
         return []
-    keys = tuple(
-        PeditKey(header=header, offset=offset, mask=mask, value=value)
-        for (header, offset), (mask, value) in words.items()
-    )
     broken = _broken({change.field for change in changes}, match)
-    return [Pedit(keys=keys), *([Csum(update=broken)] if broken else [])]
+    return [Pedit(keys=tuple(keys)), *([Csum(update=broken)] if broken else [])]
 
 
 def _words(place: _Place, bits: int, value: Masked) -> Iterator[tuple[int, int, int]]:

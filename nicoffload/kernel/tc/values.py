@@ -383,7 +383,8 @@ class Counters:
 
     Args:
         packets: All.
-        bytes: All; the kernel counts from the Ethernet header on, what a NIC counts its profile says.
+        bytes: All. At ingress the kernel counts them without the Ethernet header, at egress with it; what a NIC
+            counts, its profile says.
         hw_packets: Of them, by the NIC; None where the kernel does not tell them apart.
         hw_bytes: Of them, by the NIC.
         idle_ns: Time since the last packet, in steps of 10 ms; None where there was none or it was not asked for.
