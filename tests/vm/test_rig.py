@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,11 @@ def test_a_path_that_a_command_line_would_take_apart_is_refused(tmp_path, name):
         for_command_line(tmp_path / name)
     with pytest.raises(RigError, match="move the checkout"):
         boot(UML, tmp_path, ["true"], tmp_path / name, time_limit_s=1)
+
+
+def test_user_mode_linux_without_room_for_its_memory_says_so(tmp_path):
+    with pytest.raises(RigError, match="no 1000000000 MiB for a guest's memory"):
+        boot(replace(UML, memory_mb=10**9), tmp_path, ["true"], tmp_path, time_limit_s=1)
 
 
 def junit(folder, **counts):

