@@ -9,6 +9,7 @@ from nicoffload.cli.report import reason_to_json, reasons_lines
 from nicoffload.codec import format_rule, rule_to_json
 from nicoffload.compiler import Refusal, Rung
 from nicoffload.driver import Placement
+from nicoffload.model import FIELDS
 from nicoffload.nic import Recovery
 
 LADDER_COLUMNS = ("what this NIC could hold instead", "table", "rule", "what else it would catch")
@@ -87,7 +88,8 @@ def recovery_lines(recovery: Recovery) -> Iterator[str]:
 def _rung_text(rung: Rung) -> str:
     if rung.rule is not None:
         return format_rule(rung.rule)
-    return f"needs {', '.join(rung.missing)}" if rung.missing else "-"
+    needed = ", ".join(FIELDS[name].texts[0] for name in rung.missing)
+    return f"needs {needed}" if needed else "-"
 
 
 def _rung_to_json(rung: Rung) -> dict[str, Any]:
