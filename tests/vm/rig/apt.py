@@ -100,7 +100,8 @@ class Apt:
         prefer = ["-t", suite] if suite else []
         command = [*self._command("apt-get"), "install", *options, *prefer, *packages]
         run(command, log=self.root.parent / "apt.log", env={"DEBIAN_FRONTEND": "noninteractive"})
-        run([*self._command("apt-get"), "clean"])
+        for package in (self.root / "cache/archives").glob("*.deb"):  # `apt-get clean` would drop its index too
+            package.unlink()
 
     def refresh(self) -> None:
         """Bring our package lists up to date."""
@@ -124,13 +125,15 @@ class Apt:
     def _command(self, program: str) -> list[str]:
         if find(program) is None:
             raise RigError(f"{program} is missing: only Debian's archive is known here")
-        settings = {
+        settings: dict[str, object] = {
             "Dir::Etc::sourceparts": self.root / "sources.list.d",
             "Dir::State::lists": self.root / "lists",
             "Dir::Cache": self.root / "cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",  # container images turn these indexes off
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
         }
         if os.geteuid() == 0:
-            settings["APT::Sandbox::User"] = Path("root")  # user _apt can't write into a home
+            settings["APT::Sandbox::User"] = "root"  # user _apt can't write into a home
         return [program, *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
 
 
