@@ -100,7 +100,9 @@ class Apt:
         prefer = ["-t", suite] if suite else []
         command = [*self._command("apt-get"), "install", *options, *prefer, *packages]
         run(command, log=self.root.parent / "apt.log", env={"DEBIAN_FRONTEND": "noninteractive"})
-        for package in (self.root / "cache/archives").glob("*.deb"):  # `apt-get clean` would drop its index too
+        for package in (self.root / "cache/archives").glob(
+            "*.deb"
+        ):  # `apt-get clean` would drop its index too
             package.unlink()
 
     def refresh(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -31,7 +32,7 @@ def run_tests(
         ended = boot(
             guest,
             kernel,
-            pytest_command(guest, GUEST_TESTS / guest.name, expression=expression),
+            pytest_command(guest, GUEST_TESTS / guest.name, GUEST_TESTS / "both", expression=expression),
             out,
             time_limit_s=time_limit_s or guest.time_limit_s,
             env={"NICOFFLOAD_OVS": str(vswitch), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -43,15 +44,17 @@ def run_tests(
     return judge(guest, ended, results / "junit.xml")
 
 
-def pytest_command(guest: Guest, folder: Path, *, expression: str = "") -> list[str]:
-    """Return the command that runs a folder of tests in a guest, under coverage, with the host's interpreter."""
+def pytest_command(guest: Guest, *folders: Path, expression: str = "") -> list[str]:
+    """Return the command that runs folders of tests in a guest, under coverage, with the host's interpreter."""
     command = [
         sys.executable,
         "-W",
         "ignore:Module nicoffload",
     ]  # a plugin that no test here imports is no fault
     command += ["-m", "coverage", "run", "--data-file=/run/out/coverage.data", "-m", "pytest"]
-    command += [str(folder.relative_to(CHECKOUT)) if folder.is_relative_to(CHECKOUT) else str(folder)]
+    command += [
+        os.path.relpath(path, CHECKOUT) if path.is_relative_to(CHECKOUT) else str(path) for path in folders
+    ]
     command += [
         "--junitxml=/run/out/junit.xml",
         "-o",
