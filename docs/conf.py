@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     # Standard library classes that a signature names without their module.
     (
         r"py:class",
-        r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|UUID)",
+        r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|Traversable|UUID)",
     ),
     (r"py:class", r"(IPv[46](Address|Network)|NDArray|ndarray|optional)"),
 ]

@@ -13,7 +13,22 @@ ELSEWHERE = {
     "docs/howto/run-part-of-the-tests.md": "would run this test within itself",
 }
 """Pages whose commands are not run here, and why."""
-SLOW = {"docs/tutorial/first-steps.md", "docs/tutorial/replay-your-capture.md"}
+AT_HAND = {
+    "docs/howto/write-a-policy.md": (
+        "examples/policies/office.yaml",
+        "examples/captures/office.pcap.gz",
+        "examples/captures/office.vms.json",
+    ),
+}
+"""Files that the reader of a page has before it begins."""
+SLOW = {
+    "README.md",
+    "docs/howto/add-a-nic-profile.md",
+    "docs/howto/use-the-command-line.md",
+    "docs/howto/write-a-policy.md",
+    "docs/tutorial/first-steps.md",
+    "docs/tutorial/replay-your-capture.md",
+}
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in [
@@ -35,11 +50,24 @@ def test_the_page_does_what_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("NICOFFLOAD_PLUGINS", raising=False)
     reader = Reader(folder=tmp_path, repo_root=ROOT)
+    for path in AT_HAND.get(page, ()):
+        (tmp_path / Path(path).name).symlink_to(ROOT / path)
     assert reader.read((ROOT / page).read_text("utf-8")) > 0
 
 
 def test_every_page_that_is_named_exists():
-    assert {*ELSEWHERE, *SLOW} <= set(PAGES)
+    assert {*ELSEWHERE, *AT_HAND, *SLOW} <= set(PAGES)
+
+
+def test_every_piece_of_a_policy_is_one(tmp_path):
+    page = (ROOT / "docs/howto/write-a-policy.md").read_text("utf-8")
+    pieces = [block.text for block in blocks(page) if block.kind == "yaml"]
+    assert len(pieces) > 3
+    reader = Reader(folder=tmp_path, repo_root=ROOT)
+    for piece in pieces:
+        rules = piece if piece.startswith("version") else f"version: 1\nrules:\n{piece}"
+        (tmp_path / "policy.yaml").write_text(rules, "utf-8")
+        reader.console("$ flexivoffload policy check policy.yaml\n")
 
 
 PAGE = """
