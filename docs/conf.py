@@ -25,6 +25,8 @@ myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"nicoffload {release}"
 
 # The pages on modules are made from the list in reference/index.md. A package's page describes its `__all__`.

@@ -171,9 +171,9 @@ def facts(profile: NicProfile) -> str:
     return table(
         ("what", "value", "source"),
         [
-            ("kernel driver", profile.driver, profile.pci_ids.source),
+            ("kernel driver", profile.driver, ""),
             ("driver of its VFs", profile.vf_driver or "none", ""),
-            ("PCI ids, PF", code(profile.pci_ids.pf), ""),
+            ("PCI ids, PF", code(profile.pci_ids.pf), profile.pci_ids.source),
             ("PCI ids, VF", code(profile.pci_ids.vf), ""),
             *([("VFs", f"{words.vfs(profile)}. {sriov.note}".rstrip(" ."), sriov.source)] if sriov else []),
             *(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,12 @@ def test_every_piece_of_a_policy_is_one(tmp_path):
         rules = piece if piece.startswith("version") else f"version: 1\nrules:\n{piece}"
         (tmp_path / "policy.yaml").write_text(rules, "utf-8")
         reader.console("$ flexivoffload policy check policy.yaml\n")
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 PAGE = """
