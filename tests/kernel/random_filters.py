@@ -105,12 +105,17 @@ def _tunnel() -> dict[str, object]:
     return found
 
 
-def random_actions(match: Match, ifindexes: list[int]) -> tuple[object, ...]:
-    """Return some actions and one that ends; those that rewrite fit the match."""
+def random_actions(match: Match, ifindexes: list[int], *, queues: bool) -> tuple[object, ...]:
+    """Return some actions and one that ends; those that rewrite fit the match.
+
+    At ingress only a NIC chooses a queue, so there are queues only where all filters are for the hardware.
+    """
     made = [make() for make in _CHANGES if _maybe(0.2)]
     random.shuffle(made)
     if _maybe(0.3):
         made += _rewrite(match, ifindexes[0])
+    if queues and _maybe(0.3):
+        made.append(QueueMapping(queue=random.randint(0, 0xFFFF)))
     if _maybe(0.3):
         made.append(Mirred(ifindex=random.choice(ifindexes), copy=True, ingress=_maybe()))
     ends = [
@@ -170,7 +175,6 @@ _CHANGES = (
         vid=random.randint(0, 4094), pcp=random.randint(0, 7), tpid=random.choice([0x8100, 0x88A8])
     ),
     lambda: VlanModify(vid=random.randint(0, 4094), pcp=random.choice([None, 0, 7])),
-    lambda: QueueMapping(queue=random.randint(0, 0xFFFF)),
     lambda: Csum(update=Checksum(random.randint(1, 127))),
 )
 
@@ -183,10 +187,10 @@ def random_filters(count: int, ifindexes: list[int], placings: list[Placing]) ->
         made.append(
             TcFilter(
                 match=match,
-                actions=random_actions(match, ifindexes),
+                actions=random_actions(match, ifindexes, queues=set(placings) == {Placing.HARDWARE}),
                 pref=1 + number,
                 handle=random.randint(1, 0xFFFF_FFFF),
-                chain=random.choice([0, 0, 1, 3]),
+                chain=0 if placings == [Placing.HARDWARE] else random.choice([0, 0, 1, 3]),
                 placing=random.choice(placings),
                 rule_id=uuid.UUID(int=random.getrandbits(128)) if _maybe(0.8) else None,
                 outer_tpid=random.choice([0x8100, 0x88A8]) if match.vlan_vid or match.vlan_pcp else 0x8100,

@@ -52,7 +52,9 @@ KIND = 1
 OPTIONS = 2
 STATS = 4
 COOKIE = 6
-IN_HW_COUNT = 10
+_FLAGS = 7
+_SKIP_SW = 4
+_BITFIELD = struct.Struct("=II")
 MAX_ACTIONS = 32
 
 _PIPE = 3
@@ -109,7 +111,10 @@ def encode_actions(actions: Sequence[TcAction], rule_id: bytes | None = None) ->
     for place, action in enumerate(actions, 1):
         kind, options = _encode(action)
         cookie = attribute(COOKIE, rule_id) if rule_id is not None and place == 1 else b""
-        parts.append(nested(place, text(KIND, kind), cookie, nested(OPTIONS, options)))
+        flags = b""
+        if isinstance(action, QueueMapping) and action.hardware:
+            flags = attribute(_FLAGS, _BITFIELD.pack(_SKIP_SW, _SKIP_SW))
+        parts.append(nested(place, text(KIND, kind), cookie, flags, nested(OPTIONS, options)))
     return b"".join(parts)
 
 
@@ -237,9 +242,13 @@ def decode_action(data: Buffer) -> TcAction:
     if decoder is None or OPTIONS not in found:
         return UnknownAction(kind=kind, detail="" if decoder is None else "no options")
     try:
-        return decoder(found[OPTIONS])
+        action = decoder(found[OPTIONS])
+        if isinstance(action, QueueMapping):
+            flags = fields(_BITFIELD, found[_FLAGS])[0] if _FLAGS in found else 0
+            action = QueueMapping(queue=action.queue, hardware=bool(flags & _SKIP_SW))
     except InvalidRequestError as cause:
         return UnknownAction(kind=kind, detail=cause.message)
+    return action
 
 
 def idle_ns(data: Buffer) -> int | None:

@@ -277,9 +277,16 @@ class PolicePackets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueMapping:
-    """Choose a queue. Equivalent to: ``action skbedit queue_mapping N``."""
+    """Choose a queue. Equivalent to: ``action skbedit queue_mapping N [skip_sw]``.
+
+    Args:
+        queue: 0 to 65535.
+        hardware: A receive queue, which only the NIC can choose: the filter has to be `Placing.HARDWARE`. Else a
+            transmit queue, which the kernel chooses at egress.
+    """
 
     queue: int
+    hardware: bool = True
 
     def __post_init__(self) -> None:
         check_range("queue", self.queue, 0, 0xFFFF)
