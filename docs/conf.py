@@ -61,6 +61,8 @@ nitpick_ignore_regex = [
         r"py:class",
         r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|Traversable|UUID)",
     ),
+    # Named in the signature of a public class, and not public itself.
+    (r"py:class", r"nicoffload\.kernel\.netlink\.Message"),
     (r"py:class", r"(IPv[46](Address|Network)|NDArray|ndarray|optional)"),
 ]
 
