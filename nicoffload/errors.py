@@ -337,7 +337,9 @@ def errno_number(name: str) -> int:
 
 def errno_name(number: int) -> str:
     """Return the symbolic name of an errno, or the number as text where it has none."""
-    return "ENOTSUPP" if number == ENOTSUPP else _errno.errorcode.get(number, str(number))
+    # Linux has two names for 95, and Python's table may give the one that no driver's source uses.
+    names = {ENOTSUPP: "ENOTSUPP", _errno.EOPNOTSUPP: "EOPNOTSUPP"}
+    return names.get(number) or _errno.errorcode.get(number, str(number))
 
 
 def from_errno(

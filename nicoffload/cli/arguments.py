@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,23 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)
+        self._mixes = False
+
+    def parse_known_args(  # type: ignore[override]  # argparse's is overloaded for namespaces that we don't have
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, but let options stand between NIC and RULE, too.
+
+        Before Python 3.12.7 argparse takes an optional positional as left out once an option follows the one before.
+        """
+        is_mixed = any(action.nargs in {"*", "?"} for action in self._get_positional_actions())
+        if self._mixes or not is_mixed:
+            return super().parse_known_args(args, namespace)
+        self._mixes = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixes = False
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong on stderr, with the near name for a misspelt command, and end with 2."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -204,15 +203,16 @@ def _report_of(args: argparse.Namespace, output: Output) -> tuple[dict[str, Any]
 
 
 def _load_report(path: Path) -> dict[str, Any]:
+    from nicoffload.codec.documents import load_json
     from nicoffload.schema import validate
 
     try:
-        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        document: dict[str, Any] = load_json(path.read_text("utf-8"), str(path))
     except OSError as cause:
         raise InvalidRequestError(f"{path}: {cause.strerror}", path=str(path)) from cause
     except ValueError as cause:
         raise InvalidRequestError(
-            f"{path}: not JSON: {cause}",
+            cause.message if isinstance(cause, InvalidRequestError) else f"{path}: not JSON: {cause}",
             path=str(path),
             hint="write it with: flexivoffload replay … --json > FILE",
         ) from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -40,6 +41,9 @@ STYLES: Mapping[str, str] = MappingProxyType(
 """Colour of a cell by its text."""
 
 _MOST_FOLDED_ROWS = 1000
+
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What a write to stdout can fail with; such a fault names no file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,7 @@ def run(work: Callable[[], int], *, program: str, output: Output) -> int:
         program: Name of the program, for messages.
         output: Where errors go.
     """
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -166,10 +171,24 @@ def run(work: Callable[[], int], *, program: str, output: Output) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except OSError as fault:
+        if fault.errno not in _UNWRITABLE or fault.filename is not None:
+            _report_bug(program, fault)
+            return EXIT_BUG
+        _forget_stdout()
+        print(f"error: the answer can't be written: {fault.strerror}", file=sys.stderr)
+        return NicOffloadError.exit_code
     except Exception as fault:  # noqa: BLE001  the last line of defence: it reports a bug of ours
         _report_bug(program, fault)
         return EXIT_BUG
     return code
+
+
+def _open_missing_streams() -> None:
+    """Put the null device where the caller closed a standard stream, in Python and as file descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  open to the end
 
 
 def _forget_stdout() -> None:

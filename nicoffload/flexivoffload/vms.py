@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nicoffload.codec import parse_rate
+from nicoffload.codec.documents import load_json
 from nicoffload.errors import InvalidRequestError
 from nicoffload.flexivoffload.headers import Headers, ip6
 from nicoffload.model import FIRST_VF_PORT, RateLimit, format_mac, parse_mac
@@ -179,12 +179,12 @@ def load_vms(path: Path) -> tuple[Vm, ...]:
         InvalidRequestError: It can't be read, breaks its schema, or names a VF, name or address twice.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = load_json(path.read_text("utf-8"), str(path))
     except OSError as cause:
         raise InvalidRequestError(f"{path}: {cause.strerror}", path=str(path)) from cause
     except ValueError as cause:
         raise InvalidRequestError(
-            f"{path}: not JSON: {cause}",
+            cause.message if isinstance(cause, InvalidRequestError) else f"{path}: not JSON: {cause}",
             path=str(path),
             hint='it holds {"vms": [{"name": "web", "vf": 0, "ips": […]}]}',
         ) from cause

@@ -48,6 +48,38 @@ def test_common_options_stand_on_either_side(cli, words):
     assert json.loads(cli.ok(*words))["command"] == "profiles"
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_options_may_stand_between_nic_and_rules(cli, place):
+    words = ["mock:mlx5", "tcp,tp_dst=1 actions=vf:0", "tcp,tp_dst=2 actions=vf:1"]
+    words.insert(place, "--json")
+    document = json.loads(cli.ok("flow", "check", *words))
+    assert [answer["accepted"] for answer in document["answers"]] == [True, True]
+
+
+def test_words_that_are_too_many_are_told(cli):
+    answer = cli("flow", "list", "mock:mlx5", "--json", "surplus")
+    assert answer.code == 2
+    assert "surplus" in answer.err
+    assert cli("flow", "check", "--no-such-option", "mock:mlx5", "tcp actions=drop").code == 2
+    assert "NIC" in cli("flow", "check").err
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "code", "said"),
+    [
+        (">&-", "profiles", 0, ""),
+        ("<&-", "flow check mock:mlx5 --file -", 2, "holds nothing"),
+        (">/dev/full", "profiles", 1, "No space left on device"),
+        (">/dev/full", "profiles --json", 1, "No space left on device"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_bug_of_ours(closed, words, code, said):
+    command = f"{sys.executable} -m nicoffload.cli.main {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
+    assert (done.returncode, "bug" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr
+
+
 def test_devices(cli):
     assert "mock:sfn5122f" in cli.ok("devices")
     document = cli.json("devices")

@@ -160,6 +160,17 @@ def test_a_policy_that_names_no_vm(files, capsys, tmp_path):
     assert "there is no VM 'wbe'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("[" * 100_000, "nested too deeply"), ('{"vms": [], "vms": []}', "twice")]
+)
+def test_a_list_of_vms_that_is_no_json(files, capsys, tmp_path, text, words):
+    (tmp_path / "vms.json").write_text(text, "utf-8")
+    assert main(["replay", *files]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["why", "--report", str(tmp_path / "vms.json"), "tcp"]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_guessed_vms_are_told(files, capsys):
     assert main(["replay", *files[:5]]) == 0
     assert "stand for VMs" in capsys.readouterr().out

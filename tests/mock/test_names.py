@@ -33,6 +33,22 @@ def test_a_malformed_name(open_mock, name, told):
     assert told in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"faults": [], "faults": []}', "given twice"),
+        ('{"faults": [{"effect": {"kind": "slow_vfs", "extra_s": Infinity}}]}', "no JSON"),
+    ],
+)
+def test_a_fault_script_that_is_no_json(open_mock, tmp_path, text, told):
+    (tmp_path / "faults").write_text(text)
+    with pytest.raises(InvalidRequestError) as caught:
+        open_mock(f"ixgbe,faults={tmp_path / 'faults'}")
+    assert told in str(caught.value)
+
+
 def test_an_unknown_family_is_answered_with_near_ones(open_mock):
     with pytest.raises(NotFoundError) as caught:
         open_mock("sfn5122")

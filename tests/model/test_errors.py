@@ -94,3 +94,7 @@ def test_only_what_may_pass_later_is_retryable():
 
 def test_errno_524_has_a_name_although_user_space_has_none():
     assert errors.errno_number(errors.errno_name(524)) == 524
+
+
+def test_errno_95_has_the_name_that_drivers_use():
+    assert errors.errno_name(errno.EOPNOTSUPP) == "EOPNOTSUPP"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nicoffload.codec.documents import load_json
 from nicoffload.driver import Driver, DriverFactory, OpenContext
 from nicoffload.errors import InvalidRequestError, NotFoundError, errno_number
 from nicoffload.model import DeviceInfo
@@ -158,11 +158,13 @@ def read_faults(path: Path, profile: NicProfile, name: str) -> Sequence[Mapping[
         InvalidRequestError: The file can't be read, is no JSON, breaks the schema, or names what the NIC lacks.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = load_json(path.read_text("utf-8"), f"fault script {path}")
     except OSError as cause:
         raise InvalidRequestError(
             f"fault script {path}: {cause.strerror}", path="faults", device=name
         ) from cause
+    except InvalidRequestError as cause:
+        raise InvalidRequestError(cause.message, path="faults", device=name) from cause
     except ValueError as cause:
         raise InvalidRequestError(
             f"fault script {path} is no JSON: {cause}", path="faults", device=name
