@@ -11,21 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nicoffload import load_registry
 from nicoffload.flexivoffload.ledger import Path as Way
 from nicoffload.flexivoffload.manager import ManagerConfig
 
-FAMILIES = (
-    "sfn5122f",
-    "ixgbe",
-    "i40e",
-    "ice",
-    "mlx5",
-    "mlx4",
-    "igb_82576",
-    "sfc_siena",
-    "sfc_ef10",
-    "sfc_ef100",
-)
+PROFILES = load_registry().profiles
+FAMILIES = PROFILES.families()
+TABLES = {family: [table.name for table in PROFILES.get(family).tables] for family in FAMILIES}
 
 POLICIES = (
     "{version: 1, default: offload}",
@@ -50,6 +42,9 @@ FAULTS = (
     [{"when": {"time_s": 0.7}, "effect": {"kind": "freeze_counters", "scope": "rule"}}],
     [{"when": {"time_s": 0.7}, "effect": {"kind": "reset_counters", "scope": "rule"}}],
     [{"when": {"time_s": 0.5}, "effect": {"kind": "reset_vf", "vf": 0}}],
+    [{"effect": {"kind": "wrap_counters", "scope": "rule", "bits": 4}}],
+    [{"effect": {"kind": "missing_vfs", "count": 2}}, {"effect": {"kind": "slow_vfs", "extra_s": 3}}],
+    [{"effect": {"kind": "lie", "about": "flows"}}],
 )
 
 ADDRESSES = (
@@ -114,12 +109,12 @@ def test_both_paths_together_hold_what_the_file_holds(bench, data):
     with tempfile.TemporaryDirectory() as folder:
         path = bench.capture(sent)
         name = f"mock:{family}"
-        if faults:
+        for table in TABLES[family]:
+            rows = data.draw(st.sampled_from((None, None, 1, 2, 50)))
+            name += f",rows.{table}={rows}" if rows else ""
+        if faults and (TABLES[family] or "TABLE" not in json.dumps(faults)):
             script = Path(folder) / "faults.json"
-            table = {"sfn5122f": "rx_ip"}.get(family)
-            if "TABLE" in json.dumps(faults) and table is None:
-                faults = FAULTS[2]
-            script.write_text(json.dumps({"faults": faults}).replace("TABLE", str(table)))
+            script.write_text(json.dumps({"faults": faults}).replace("TABLE", "".join(TABLES[family][:1])))
             name += f",faults={script}"
         vms = data.draw(st.sampled_from((bench.vms, None)))
         bulk, replay = bench.replay(path, policy, name, vms=vms)
