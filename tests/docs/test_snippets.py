@@ -42,7 +42,10 @@ PAGES = [
 
 
 def marked(page):
-    return pytest.param(page, id=page, marks=[pytest.mark.slow] if page in SLOW else [])
+    marks = [pytest.mark.slow] if page in SLOW else []
+    if "$ make demo" in (ROOT / page).read_text("utf-8"):
+        marks.append(pytest.mark.xdist_group("demo"))  # each writes build/demo
+    return pytest.param(page, id=page, marks=marks)
 
 
 @pytest.mark.parametrize("page", [marked(page) for page in PAGES if page not in ELSEWHERE])
