@@ -33,8 +33,13 @@ def run_commands(commands: Sequence[str], folder: Path) -> None:
 def shown(device: str) -> tuple[list[object], list[str]]:
     """Return the filters of a device's ingress as tc shows them, as values and as lines (JSON leaves rates out)."""
     pairs = json.loads(tc("-j", "-d", "filter", "show", "dev", device, "ingress"), object_pairs_hook=_clean)
+    return pairs, shown_lines(device)
+
+
+def shown_lines(device: str) -> list[str]:
+    """Return the filters of a device's ingress as lines; of u32 with links, tc 6.1 writes JSON that is none."""
     text = tc("-d", "filter", "show", "dev", device, "ingress")
-    return pairs, [_PASSING_TEXT.sub("", line).strip() for line in _first_cookies(text.splitlines())]
+    return [_PASSING_TEXT.sub("", line).strip() for line in _first_cookies(text.splitlines())]
 
 
 def _first_cookies(lines: Sequence[str]) -> Iterator[str]:

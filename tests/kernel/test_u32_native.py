@@ -35,7 +35,7 @@ from nicoffload.kernel.tc import (
     qdisc,
 )
 from nicoffload.model import Match
-from tests.kernel.against_tc import run_commands, shown
+from tests.kernel.against_tc import run_commands, shown, shown_lines
 from tests.kernel.random_filters import random_u32
 
 pytestmark = pytest.mark.root
@@ -112,7 +112,7 @@ def test_a_five_tuple_in_a_table_of_its_own_is_what_tc_makes_of_it(kernel, tmp_p
         commands = [add_table_command(4, 0x123, of_tc.hook, socket.if_indextoname)]
         commands += [add_u32_command(item, of_tc.hook, socket.if_indextoname) for item in made]
         run_commands(commands, tmp_path)
-        assert shown("ours") == shown("theirs")
+        assert shown_lines("ours") == shown_lines("theirs")
         (found,) = [state for state in of_tc.dump() if state.item.table == 0x123]
         assert (found.match, found.foreign) == (match, ())
         table = FilterRef(pref=4, handle=0x123 << 20, chain=0, protocol=0x0800, kind="u32")

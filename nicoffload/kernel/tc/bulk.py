@@ -11,7 +11,7 @@ from nicoffload.kernel.tc.template import Rows, Template, fill_block
 
 MESSAGES_A_SEND = 64
 _BYTES_A_SEND = 128 * 1024
-_SENDS_A_BLOCK = 32
+_SENDS_A_BLOCK = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ _HANDLE_AT, _INFO_AT = 24, 32
 _IN_HW = 4
 _MAX_LAYOUTS = 64
 _MAX_TICKS = 1 << 39
-_BLOCK_BYTES = 8 << 20
-"""Bytes of messages cut at once, which bounds what a dump of a million filters takes beside itself."""
+_BLOCK_BYTES = 96 << 10
+"""Bytes of messages cut at once: they stay in the cache, and below what malloc would map and unmap each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +96,10 @@ def columns(datagrams: Sequence[bytes]) -> FilterColumns:
     for length in np.unique(lengths):
         places = np.flatnonzero(lengths == length)
         step = max(1, _BLOCK_BYTES // int(length))
+        windows = np.lib.stride_tricks.sliding_window_view(raw, int(length))
         for low in range(0, len(places), step):
             part = places[low : low + step]
-            rows = raw[starts[part][:, None] + np.arange(int(length))]
-            _cut(rows, part, out)
+            _cut(windows[starts[part]], part, out)
     named = out.handles != 0  # the others only say that a pref is in use
     return out if named.all() else _select(out, named)
 

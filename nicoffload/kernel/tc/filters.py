@@ -21,6 +21,7 @@ from nicoffload.kernel.tc.bulk import send_rows
 from nicoffload.kernel.tc.columns import FilterColumns, columns
 from nicoffload.kernel.tc.template import RTM_NEWTFILTER, Keys, Rows, Template, del_filter, new_filter
 from nicoffload.kernel.tc.values import FilterRef, FilterState, Hook, TcAction, TcFilter
+from nicoffload.model import Masked
 
 FilterOutcome = FilterRef | NicOffloadError
 """What became of one filter of a bulk call: where it is, or why it is not."""
@@ -150,6 +151,64 @@ class TcFilters:
                     outcomes[group.places[row]] = error
         return outcomes
 
+    def add_columns(
+        self,
+        like: TcFilter,
+        columns: Mapping[str, npt.NDArray[np.generic]],
+        handles: npt.NDArray[np.uint32],
+        *,
+        cookies: npt.NDArray[np.uint8] | None = None,
+        replace: bool = False,
+    ) -> dict[int, NicOffloadError]:
+        """Install flower filters that differ in values only, without an object for each.
+
+        Args:
+            like: What they have in common: fields and masks, actions, pref, chain, placing.
+            columns: Field to its values, one a filter: integers, or uint8[N, 16] for IPv6; other fields are as in
+                `like`. Ethernet type, protocol and fragments are always as in `like`.
+            handles: uint32[N], none of them 0.
+            cookies: uint8[N, 16], rule ids; needs a rule id in `like`.
+            replace: As in `add_many`.
+
+        Returns:
+            Row to error, of each filter that was refused; all others stand.
+
+        Raises:
+            NotSupportedError: Flower can't match this.
+            InvalidRequestError: A column is of no field of `like` that may differ, or of another length.
+        """
+        data, cookie = _Written().get(like.actions, with_id=like.rule_id is not None)
+        flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+        template = self._template(like, "flower", flags, data, cookie)
+        count = len(handles)
+        names = [name for name, _ in like.match.shape]
+        free = {names[slot.column] for slot in template.slots} - {"ip_proto"}
+        if not columns.keys() <= free or any(len(column) != count for column in columns.values()):
+            raise InvalidRequestError(
+                f"columns {', '.join(columns)} do not fit {count} filters on {', '.join(sorted(free))}",
+                path="/match",
+            )
+        if cookies is None and like.rule_id is not None:
+            cookies = np.broadcast_to(np.frombuffer(like.rule_id.bytes, np.uint8), (count, 16))
+        same = _value_columns(template, [like])
+        rows = Rows(
+            columns=[
+                columns[name] if name in columns else np.broadcast_to(value, (count, *value.shape[1:]))
+                for name, value in zip(names, same, strict=True)
+            ],
+            handles=handles,
+            prefs=np.broadcast_to(np.uint32(like.pref), count),
+            chains=np.broadcast_to(np.uint32(like.chain), count),
+            cookies=cookies,
+        )
+        return {
+            row: error
+            for sent in send_rows(self._netlink, template, rows)
+            for row, error in sent.errors(
+                "installing a flower filter", capability=flower.CAPABILITY, device=self._device
+            )
+        }
+
     def delete_many(self, refs: Sequence[FilterRef]) -> list[NicOffloadError | None]:
         """Remove filters in one go; answer i is None when filter i is gone by this call, else why it is not.
 
@@ -208,15 +267,12 @@ class TcFilters:
     ) -> list[_Group]:
         """Return the filters by shape; what can't be written gets its outcome here."""
         groups: dict[object, _Group] = {}
-        written: dict[tuple[tuple[TcAction, ...], bool], tuple[bytes, int | None]] = {}
+        written = _Written()
         for place, item in enumerate(items):
+            match, actions = item.match, item.actions
+            eth_type, ip_proto, ip_frag = match.eth_type, match.ip_proto, match.ip_frag
             try:
-                has_id = item.rule_id is not None
-                found = written.get((item.actions, has_id))
-                if found is None:
-                    found = written[item.actions, has_id] = _write_actions(item.actions, with_id=has_id)
-                data, cookie = found
-                match = item.match
+                data, cookie = written.get(actions, with_id=item.rule_id is not None)
                 if match.tun_id is not None and (reason := flower.out_of_range(match)) is not None:
                     raise NotSupportedError(
                         "tc flower can't match this",
@@ -224,8 +280,19 @@ class TcFilters:
                         reasons=[reason],
                         path=reason.path,
                     )
-                form = flower.structure(match, item.outer_tpid, item.inner_tpid)
-                key = (form, item.placing, item.hw_tc, item.handle == 0, len(data), cookie)
+                # Equal shapes are nearly always one object, and hashing it would be the dearest part of this loop.
+                key = (
+                    id(match.shape),
+                    eth_type.value if type(eth_type) is Masked else -1,
+                    ip_proto.value if type(ip_proto) is Masked else -1,
+                    ip_frag.value if type(ip_frag) is Masked else -1,
+                    item.outer_tpid << 16 | item.inner_tpid,
+                    id(item.placing),
+                    item.hw_tc,
+                    item.handle == 0,
+                    len(data),
+                    cookie,
+                )
                 group = groups.get(key)
                 if group is None:
                     echo = 0 if item.handle else NLM_F_ECHO
@@ -260,11 +327,24 @@ class TcFilters:
 _NO_ANSWER = KernelError("the kernel did not answer")
 
 
-def _write_actions(actions: tuple[TcAction, ...], *, with_id: bool) -> tuple[bytes, int | None]:
-    """Return the actions with zeros for the rule id, and where it goes."""
-    if not with_id:
-        return encode_actions(actions), None
-    return encode_actions(actions, _BLANK_ID), cookie_offset(actions)
+class _Written:
+    """Actions as bytes, each list of them written once however many filters have it."""
+
+    def __init__(self) -> None:
+        self._by_value: dict[tuple[tuple[TcAction, ...], bool], tuple[bytes, int | None]] = {}
+        self._by_identity: dict[tuple[int, bool], tuple[bytes, int | None]] = {}
+
+    def get(self, actions: tuple[TcAction, ...], *, with_id: bool) -> tuple[bytes, int | None]:
+        """Return the actions with zeros for the rule id, and where it goes; of tuples that live as long as this."""
+        found = self._by_identity.get((id(actions), with_id))
+        if found is not None:
+            return found
+        found = self._by_value.get((actions, with_id))
+        if found is None:
+            data = encode_actions(actions, _BLANK_ID if with_id else None)
+            found = self._by_value[actions, with_id] = data, cookie_offset(actions) if with_id else None
+        self._by_identity[id(actions), with_id] = found
+        return found
 
 
 def _rows(group: _Group, chosen: Sequence[TcFilter]) -> Rows:
@@ -293,7 +373,7 @@ def _value_columns(template: Template, chosen: Sequence[TcFilter]) -> list[npt.N
     for place, values in enumerate(zip(*(item.match.values for item in chosen), strict=True)):
         width = widths.get(place)
         if width is None:
-            found.append(np.empty(0, np.uint8))
+            found.append(np.empty(1, np.uint8))  # its value is part of the template
         elif width == 16:
             joined = b"".join(value.to_bytes(16, "big") for value in values)
             found.append(np.frombuffer(joined, np.uint8).reshape(-1, 16))

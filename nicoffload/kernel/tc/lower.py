@@ -89,6 +89,31 @@ class Lowered:
     hw_tc: int | None = None
 
 
+class Lowering:
+    """Lowers the actions of many rules; those that are alike, once.
+
+    Args:
+        targets: Where ports are.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+        self._known: dict[object, Lowered] = {}
+
+    def __call__(self, actions: tuple[Action, ...], match: Match) -> Lowered:
+        """Return tc's actions for a rule's; see `lower_actions`."""
+        eth_type, ip_proto = match.eth_type, match.ip_proto
+        key = (
+            actions,
+            eth_type.value if type(eth_type) is Masked else None,
+            ip_proto.value if type(ip_proto) is Masked else None,
+        )
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = lower_actions(actions, match, self._targets)
+        return found
+
+
 def lower_actions(actions: Sequence[Action], match: Match, targets: Targets) -> Lowered:
     """Return tc's actions for a rule's.
 

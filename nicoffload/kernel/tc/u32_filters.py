@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from nicoffload.errors import KernelError, NicOffloadError
 from nicoffload.kernel.attributes import Buffer, fields, nested, number, parse, text
@@ -141,6 +142,46 @@ class U32Filters:
                 ):
                     outcomes[group.places[row]] = error
         return outcomes
+
+    def add_columns(
+        self,
+        like: U32Filter,
+        values: npt.NDArray[np.uint32],
+        handles: npt.NDArray[np.uint32],
+        *,
+        cookies: npt.NDArray[np.uint8] | None = None,
+    ) -> dict[int, NicOffloadError]:
+        """Install filters that differ in the values of their words only, without an object for each.
+
+        Args:
+            like: What they have in common: words and masks, actions, pref, placing.
+            values: uint32[N, words].
+            handles: uint32[N], table << 20 | bucket << 12 | node, no node 0.
+            cookies: uint8[N, 16], rule ids; needs a rule id in `like`.
+
+        Returns:
+            Row to error, of each filter that was refused; all others stand.
+        """
+        with_id = like.rule_id is not None
+        actions = encode_actions(like.actions, bytes(16) if with_id else None)
+        template = self._template(like, actions, cookie_offset(like.actions) if with_id else None)
+        count = len(handles)
+        if cookies is None and like.rule_id is not None:
+            cookies = np.broadcast_to(np.frombuffer(like.rule_id.bytes, np.uint8), (count, 16))
+        rows = Rows(
+            columns=[handles & np.uint32(~u32.MAX_NODE & 0xFFFF_FFFF), *values.T],
+            handles=handles,
+            prefs=np.broadcast_to(np.uint32(like.pref), count),
+            chains=np.broadcast_to(np.uint32(like.chain), count),
+            cookies=cookies,
+        )
+        return {
+            row: error
+            for sent in send_rows(self._netlink, template, rows)
+            for row, error in sent.errors(
+                "installing a u32 filter", capability=CAPABILITY, device=self._device
+            )
+        }
 
     def delete_many(self, refs: Sequence[FilterRef]) -> list[NicOffloadError | None]:
         """Remove filters and empty tables (handle T << 20), in this order; answer i is None when it is gone.
