@@ -55,6 +55,14 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
     assert (cache.entry("thing", ["1"], write_word("whole")) / "word").read_text("utf-8") == "whole"
 
 
+def test_what_a_killed_build_left_is_removed(tmp_path):
+    cache = Cache(tmp_path)
+    for name in (".thing-abc-draft", ".other-abc-draft"):
+        (tmp_path / name / "half").mkdir(parents=True)
+    cache.entry("thing", ["1"], write_word("whole"))
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".other-abc-draft"]
+
+
 def test_the_cache_forgets_what_nobody_used_for_a_month(tmp_path):
     cache = Cache(tmp_path)
     old = cache.entry("thing", ["old"], write_word("old"))

@@ -39,6 +39,8 @@ class Cache:
         """
         target = self.root / f"{kind}-{key(inputs)}"
         with self._lock(kind):
+            for draft in self.root.glob(f".{kind}-*"):  # of a build that was killed: nobody else has the lock
+                shutil.rmtree(draft)
             if not target.is_dir():
                 self._build(target, build)
             os.utime(target)

@@ -48,6 +48,18 @@ def test_a_rule_takes_hardware_statistics_from_the_table(simulated_nic, sh, ask)
     assert action["stats"]["hw_bytes"] == 600
 
 
+def test_a_rule_has_counted_what_the_table_says_however_often_it_is_read(simulated_nic, sh, ask):
+    nic = simulated_nic()
+    [netdev] = nic.netdevs
+    sh(f"tc filter add dev {netdev} ingress {UDP_4789}")
+    for packets in (5, 5, 9):
+        nic.flow("packets").write_text(str(packets), "ascii")
+        nic.flow("bytes").write_text(str(packets * 64), "ascii")
+        [_, shown] = ask(f"tc -j -s filter show dev {netdev} ingress")
+        stats = shown["options"]["actions"][0]["stats"]
+        assert (stats["hw_packets"], stats["hw_bytes"]) == (packets, packets * 64)
+
+
 def test_a_full_table_says_so(simulated_nic, sh, tell):
     nic = simulated_nic()
     [netdev] = nic.netdevs
