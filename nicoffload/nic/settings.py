@@ -9,6 +9,7 @@ from nicoffload.driver.contract import Driver, FlowFilters, RateControl, Virtual
 from nicoffload.errors import NicOffloadError, PluginContractError, VerificationError
 from nicoffload.model import RateLimit, RateReport, VfConfig, VfState, VlanTag
 from nicoffload.nic.journal import StepIntent
+from nicoffload.nic.rate_check import check_rates, in_steps
 from nicoffload.nic.records import decode_config, decode_count, decode_rate, encode_setting
 from nicoffload.nic.retry import Retry, first_error
 from nicoffload.nic.transaction import Change, Undone
@@ -154,6 +155,7 @@ class RateChange(SettingsChange):
         self, driver: Driver, retry: Retry, rates: RateControl, limits: Mapping[int, RateLimit]
     ) -> None:
         super().__init__(driver, retry)
+        check_rates(limits, driver.profile.rates, driver.info.name)
         self.title = f"set the rates of {', '.join(f'VF {vf}' for vf in sorted(limits))}"
         self.reports: tuple[RateReport, ...] = ()
         self._rates = rates
@@ -180,7 +182,7 @@ class RateChange(SettingsChange):
             if problem:
                 raise VerificationError(
                     f"the call that sets the rates of VF {vf} succeeded, and {problem}",
-                    expected=str(report.applied or report.requested),
+                    expected=f"requested {report.requested}, of which {report.applied} can be",
                     actual=str(fresh.read_back),
                     device=self._driver.info.name,
                 )
@@ -292,6 +294,8 @@ def rate_difference(report: RateReport, read: RateReport, facts: Rates) -> str:
         if kind.supported == "no" or source is None:
             continue
         want, got = getattr(source, name), getattr(read.read_back, name)
+        if want is not None and kind.read_back == "requested":
+            want = in_steps(want, kind)
         if want != got:
             return f"{name} reads back as {got}, not {want}"
     return ""
