@@ -33,13 +33,19 @@ def run_commands(commands: Sequence[str], folder: Path) -> None:
 def shown(device: str) -> tuple[list[object], list[str]]:
     """Return the filters of a device's ingress as tc shows them, as values and as lines (JSON leaves rates out)."""
     pairs = json.loads(tc("-j", "-d", "filter", "show", "dev", device, "ingress"), object_pairs_hook=_clean)
-    return pairs, shown_lines(device)
+    return sorted(pairs, key=str), shown_lines(device)
 
 
 def shown_lines(device: str) -> list[str]:
     """Return the filters of a device's ingress as lines; of u32 with links, tc 6.1 writes JSON that is none."""
     text = tc("-d", "filter", "show", "dev", device, "ingress")
-    return [_PASSING_TEXT.sub("", line).strip() for line in _first_cookies(text.splitlines())]
+    filters: list[list[str]] = []
+    for line in _first_cookies(text.splitlines()):
+        if line.startswith("filter "):
+            filters.append([])
+        filters[-1].append(_PASSING_TEXT.sub("", line).strip())
+    # Chains are shown in the order in which they came to be, which is no part of what they say.
+    return [line for lines in sorted(filters) for line in lines]
 
 
 def _first_cookies(lines: Sequence[str]) -> Iterator[str]:

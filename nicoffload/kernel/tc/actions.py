@@ -53,6 +53,9 @@ OPTIONS = 2
 STATS = 4
 COOKIE = 6
 _FLAGS = 7
+# Counters for each processor cost a third of an installation, and gain nothing where the NIC counts. Open vSwitch does
+# without them as well.
+_NO_PERCPU = 1
 _SKIP_SW = 4
 _BITFIELD = struct.Struct("=II")
 MAX_ACTIONS = 32
@@ -111,10 +114,11 @@ def encode_actions(actions: Sequence[TcAction], rule_id: bytes | None = None) ->
     for place, action in enumerate(actions, 1):
         kind, options = _encode(action)
         cookie = attribute(COOKIE, rule_id) if rule_id is not None and place == 1 else b""
-        flags = b""
+        flags = _NO_PERCPU
         if isinstance(action, QueueMapping) and action.hardware:
-            flags = attribute(_FLAGS, _BITFIELD.pack(_SKIP_SW, _SKIP_SW))
-        parts.append(nested(place, text(KIND, kind), cookie, flags, nested(OPTIONS, options)))
+            flags |= _SKIP_SW
+        its_flags = attribute(_FLAGS, _BITFIELD.pack(flags, flags))
+        parts.append(nested(place, text(KIND, kind), cookie, its_flags, nested(OPTIONS, options)))
     return b"".join(parts)
 
 
@@ -251,11 +255,12 @@ def decode_action(data: Buffer) -> TcAction:
     return action
 
 
-def idle_ns(data: Buffer) -> int | None:
+def idle_ns(data: Buffer, packets: int) -> int | None:
     """Return the time since an action was last used; None where it never was, or does not say.
 
     Args:
         data: The attributes of one action.
+        packets: How many it has counted: in the first 10 ms the kernel's times look as if there had been none.
 
     Raises:
         MalformedError: It breaks its format.
@@ -268,9 +273,10 @@ def idle_ns(data: Buffer) -> int | None:
     if times is None:
         return None
     _, last_used, _, first_used = fields(_TIMES, times)
-    return last_used * CLOCK_TICK_NS if first_used else None
+    return min(last_used, MAX_TICKS) * CLOCK_TICK_NS if first_used or packets else None
 
 
+MAX_TICKS = 1 << 39
 CLOCK_TICK_NS = 10_000_000
 """Times of actions are in hundredths of a second (USER_HZ) on every architecture that Linux runs NICs on."""
 

@@ -226,8 +226,9 @@ def action_words(actions: tuple[TcAction, ...], name_of: NameOf, cookie: str = "
         words += ["action", *_action(action, name_of)]
         if not place and cookie:
             words += ["cookie", cookie]
+        words.append("no_percpu")
         if isinstance(action, QueueMapping) and action.hardware:
-            words.append("skip_sw")  # tc wants it behind the cookie
+            words.append("skip_sw")  # tc wants it last
     return words
 
 

@@ -242,7 +242,7 @@ def counters(entry: Buffer) -> Counters | None:
         bytes=totals[BASIC][0],
         hw_packets=in_hw[1] if in_hw else None,
         hw_bytes=in_hw[0] if in_hw else None,
-        idle_ns=act.idle_ns(entry),
+        idle_ns=act.idle_ns(entry, totals[BASIC][1]),
     )
 
 
