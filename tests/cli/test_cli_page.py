@@ -1,15 +1,15 @@
-"""docs/reference/cli.md is the help of every command; `make golden` rewrites it."""
+"""docs/reference/cli.md is the help of every command of both programs; `make golden` rewrites it."""
 
 from __future__ import annotations
 
 import argparse
 
-from nicoffload.cli.main import build_parser
+from nicoffload.cli import flexiv, main
 
 INTRODUCTION = """\
-# The command `nicoffload`
+# The commands `nicoffload` and `flexivoffload`
 
-This page is made from the program's own help. {doc}`/howto/use-the-command-line` shows it at work; {doc}`rules`
+This page is made from the programs' own help. {doc}`/howto/use-the-command-line` shows them at work; {doc}`rules`
 has the form of a rule, and {doc}`errors` what each exit code means. `flow check` ends with 3 where the NIC can't
 hold one of the rules; `flow add --best-effort` with the code of the first that was refused; `doctor` with 1 where
 there is a problem.
@@ -36,11 +36,17 @@ def parsers(parser):
             yield from parsers(sub)
 
 
+def all_parsers():
+    """Yield the commands of both programs."""
+    for program in (main, flexiv):
+        yield from parsers(program.build_parser())
+
+
 def page():
     parts = [INTRODUCTION]
-    for parser in parsers(build_parser()):
+    for parser in all_parsers():
         text = parser.format_help().rstrip()
-        if " " in parser.prog:  # the common options are said once, with the program
+        if parser.prog.startswith("nicoffload "):  # the common options are said once, with the program
             text, _, common = text.partition("\n\ncommon options:")
             assert common, f"{parser.prog} lacks the common options"
         parts.append(f"## {parser.prog}\n\n```text\n{text}\n```\n")
@@ -53,7 +59,7 @@ def test_the_page_is_current(repo_root, golden, monkeypatch):
 
 
 def test_every_command_says_what_it_does():
-    for parser in parsers(build_parser()):
+    for parser in all_parsers():
         assert parser.description, parser.prog
         for action in parser._actions:
             assert action.help or isinstance(action, argparse._SubParsersAction), (
