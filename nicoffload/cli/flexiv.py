@@ -239,7 +239,8 @@ def _policy_check(args: argparse.Namespace, output: Output) -> int:
         return 0
     output.table(("tier", "rule", "priority", "flows", "decision"), rows, right=("priority",))
     output.line()
-    output.line(f"{policy.source}: {len(policy.rules)} rules, no contradiction")
+    count = len(policy.rules)
+    output.line(f"{policy.source}: {count} rule{'' if count == 1 else 's'}, no contradiction")
     return 0
 
 

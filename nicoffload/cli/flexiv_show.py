@@ -180,9 +180,9 @@ def _decision(rule: PolicyRule) -> str:
     for threshold in rule.thresholds:
         name = threshold.measure.value
         if rule.kind is RuleKind.DEMOTE and threshold.down is not None:
-            conditions.append(f"{name} at most {threshold.down:g} (back from {threshold.up:g})")
+            conditions.append(f"{name} at most {threshold.down:,.10g} (back from {threshold.up:,.10g})")
         else:
-            until = "" if threshold.down is None else f" (until {threshold.down:g})"
-            conditions.append(f"{name} at least {threshold.up:g}{until}")
+            until = "" if threshold.down is None else f" (until {threshold.down:,.10g})"
+            conditions.append(f"{name} at least {threshold.up:,.10g}{until}")
     where = "offload" if rule.kind is RuleKind.PROMOTE else "onload"
     return f"{where} when {' and '.join(conditions)}"

@@ -49,12 +49,12 @@ def _cycle(promote: PolicyRule, demote: PolicyRule) -> str:
             return ""
         if threshold.down is not None and threshold.down > HYSTERESIS * up:
             clashes.append(
-                f"promotes at {up:g} {name} what {demote.rule_id!r} demotes below {threshold.down:g} {name}; "
-                f"the latter is to be at most {HYSTERESIS * up:g}"
+                f"promotes at {up:,.10g} {name} what {demote.rule_id!r} demotes below {threshold.down:,.10g} {name}; "
+                f"the latter is to be at most {HYSTERESIS * up:,.10g}"
             )
         elif threshold.down is None and threshold.up <= up:
             clashes.append(
-                f"promotes at {up:g} {name} what {demote.rule_id!r} demotes from {threshold.up:g} {name} on"
+                f"promotes at {up:,.10g} {name} what {demote.rule_id!r} demotes from {threshold.up:,.10g} {name} on"
             )
         else:
             return ""

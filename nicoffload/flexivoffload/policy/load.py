@@ -250,11 +250,11 @@ def _threshold_faults(
     if up is None or down is None:
         return
     if down > up:
-        yield "/down", f"down {down:g} exceeds up {up:g}: a flow would go round in circles"
+        yield "/down", f"down {down:,.10g} exceeds up {up:,.10g}: a flow would go round in circles"
     elif down > HYSTERESIS * up:
         yield (
             "/down",
-            f"down {down:g} is to be at most {HYSTERESIS} of up {up:g}, which is {HYSTERESIS * up:g}",
+            f"down {down:,.10g} is to be at most {HYSTERESIS} of up {up:,.10g}, which is {HYSTERESIS * up:,.10g}",
         )
 
 
