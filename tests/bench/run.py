@@ -160,11 +160,26 @@ def bench_replay(packets: int = 1_000_000) -> Figures:
     }
 
 
+def bench_kernel() -> Figures:
+    """Measure encoding of filters, and as root installing u32 filters against `tc -batch`.
+
+    Flower needs a kernel that has it: `make test-vm` measures that, and leaves build/vm/uml/flower.json.
+    """
+    import kernel  # beside this file
+
+    figures = kernel.encode_figures()
+    if os.geteuid() != 0:
+        print("bench: kernel: u32 is left out: it needs root, for a network namespace", file=sys.stderr)
+        return figures
+    return figures | kernel.u32_figures()
+
+
 BENCHES: dict[str, Callable[[], Figures]] = {
     "import": bench_import,
     "compile": bench_compile,
     "nic": bench_nic,
     "replay": bench_replay,
+    "kernel": bench_kernel,
 }
 
 

@@ -1,41 +1,31 @@
-"""A kernel that answers by script and records every byte it was sent."""
+"""A kernel that answers from a script and keeps the bytes that it is sent."""
 
 from __future__ import annotations
 
-import errno
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import struct
+from collections.abc import Callable, Iterable
 
-from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.seam import Kernel, NetlinkChannel
 
-EthtoolAnswer = Callable[[bytes], bytes]
+Answer = Callable[[bytes], Iterable[bytes]]
 
 
 class ScriptedChannel(NetlinkChannel):
-    """A netlink socket that answers each datagram by script.
+    """Answers each datagram with those that the script returns."""
 
-    Args:
-        answers: Called with each datagram that is sent; returns the datagrams to receive.
-        sent: Where what is sent is recorded.
-    """
-
-    def __init__(self, answers: Callable[[bytes], Iterable[bytes]], sent: list[bytes]) -> None:
-        self._answers = answers
-        self._sent = sent
-        self._waiting: deque[bytes] = deque()
-        self.closed = False
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._waiting: list[bytes] = []
+        self.sent: list[bytes] = []
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        self._sent.append(bytes(data))
-        self._waiting.extend(self._answers(bytes(data)))
+        self.sent.append(bytes(data))
+        self._waiting += self._answer(bytes(data))
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         if not self._waiting:
-            raise TimeoutError(errno.ETIMEDOUT, "the script has no answer")
-        return self._waiting.popleft()
+            raise TimeoutError(110, "no answer from the kernel")
+        return self._waiting.pop(0)
 
     def join(self, group: int) -> None:
         raise NotImplementedError
@@ -44,69 +34,56 @@ class ScriptedChannel(NetlinkChannel):
         raise NotImplementedError
 
     def close(self) -> None:
-        self.closed = True
-
-
-def _silent(_: bytes) -> Sequence[bytes]:
-    return ()
-
-
-def _no_driver(_: bytes) -> bytes:
-    raise refusal(errno.EOPNOTSUPP)
-
-
-def refusal(number: int) -> OSError:
-    """Return what the operating system raises for an errno."""
-    return OSError(number, os.strerror(number))
+        pass
 
 
 class ScriptedKernel(Kernel):
-    """A kernel whose answers a test gives.
+    """A kernel with one netlink channel and nothing else."""
 
-    Args:
-        netlink: Called with each datagram; returns the datagrams that answer it.
-        ethtool: Called with each buffer; returns the buffer that comes back, or raises OSError.
-        sysfs: A folder that stands for sysfs.
-    """
-
-    def __init__(
-        self,
-        *,
-        netlink: Callable[[bytes], Iterable[bytes]] = _silent,
-        ethtool: EthtoolAnswer = _no_driver,
-        sysfs: str = "/nonexistent",
-    ) -> None:
-        self._netlink = netlink
-        self._ethtool = ethtool
-        self._files = LinuxKernel(sysfs)
-        self.sent: list[bytes] = []
-        """What went through netlink sockets."""
-        self.ioctls: list[bytes] = []
-        """What went through the ioctl."""
-        self.written: list[tuple[str, bytes]] = []
-        """What was written below sysfs."""
+    def __init__(self, answer: Answer) -> None:
+        self.channel = ScriptedChannel(answer)
 
     def open_netlink(self, family: int) -> NetlinkChannel:
-        return ScriptedChannel(self._netlink, self.sent)
+        return self.channel
 
     def ethtool(self, ifname: str, buffer: bytes) -> bytes:
-        self.ioctls.append(buffer)
-        answer = self._ethtool(buffer)
-        assert len(answer) == len(buffer)
-        return answer
+        raise NotImplementedError
 
     def read_sysfs(self, path: str) -> bytes:
-        return self._files.read_sysfs(path)
+        raise NotImplementedError
 
     def write_sysfs(self, path: str, data: bytes) -> None:
-        self.written.append((path, data))
-        self._files.write_sysfs(path, data)
+        raise NotImplementedError
 
-    def list_sysfs(self, path: str) -> Sequence[str]:
-        return self._files.list_sysfs(path)
+    def list_sysfs(self, path: str) -> list[str]:
+        raise NotImplementedError
 
     def readlink_sysfs(self, path: str) -> str:
-        return self._files.readlink_sysfs(path)
+        raise NotImplementedError
 
-    def namespace(self, path: str) -> AbstractContextManager[Kernel]:
-        return nullcontext(self)
+    def namespace(self, path: str):
+        raise NotImplementedError
+
+
+def acknowledge(data: bytes) -> list[bytes]:
+    """Return an acknowledgement for each message that asks for one."""
+    out, start = [], 0
+    while start < len(data):
+        length, _, flags, sequence, _ = struct.unpack_from("=IHHII", data, start)
+        if flags & 0x4:
+            out.append(error(0, sequence))
+        start += length + 3 & ~3
+    return out
+
+
+def error(errno: int, sequence: int, text: str = "") -> bytes:
+    """Return an NLMSG_ERROR, with the kernel's words where there are some."""
+    words = text.encode() + b"\0"
+    tlv = struct.pack("=HH", 4 + len(words), 1) + words + bytes(-len(words) % 4) if text else b""
+    body = struct.pack("=i", -errno) + struct.pack("=IHHII", 16, 44, 0, sequence, 0) + tlv
+    return message(2, 0x100 | (0x200 if text else 0), sequence, body)
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """Return one message."""
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
