@@ -8,7 +8,7 @@ import struct
 from nicoffload.kernel.ntuple import FlowType, NtupleRule, NtupleTable
 from nicoffload.kernel.ntuple_layout import RXNFC_BYTES
 from nicoffload.model import Match, ToVf
-from tests.kernel.scripted import ScriptedKernel, refusal
+from tests.kernel.recording import RecordingKernel, refusal
 
 COUNT, GET, LIST, DELETE, INSERT = range(0x2E, 0x33)
 ANY, SPECIAL = 0xFFFF_FFFF, 0x8000_0000
@@ -61,4 +61,4 @@ class Driver:
 
 
 def table(driver) -> NtupleTable:
-    return NtupleTable(ScriptedKernel(ethtool=driver), "nic0")
+    return NtupleTable(RecordingKernel(ethtool=driver), "nic0")

@@ -36,7 +36,7 @@ from nicoffload.kernel.ntuple_layout import RXNFC_BYTES, decode_rule, encode_rul
 from nicoffload.model import Drop, FlowRule, Masked, Match, PopVlan, ToPf, ToQueue, ToVf
 from tests.kernel.classifier import ANY, INSERT, LIST, RULE, Driver, table
 from tests.kernel.random_ntuple import random_rule, random_rules
-from tests.kernel.scripted import ScriptedKernel, refusal
+from tests.kernel.recording import RecordingKernel, refusal
 
 C_COMPILER = shutil.which("cc") and Path("/usr/include/linux/ethtool.h").exists()
 
@@ -186,7 +186,7 @@ def test_rules_are_counted_listed_read_and_deleted():
 
 def test_a_driver_that_chooses_is_asked_to_and_tells():
     driver = Driver(chooses=True)
-    kernel = ScriptedKernel(ethtool=driver)
+    kernel = RecordingKernel(ethtool=driver)
     assert [NtupleTable(kernel, "nic0").insert(RULE) for _ in range(2)] == [0, 1]
     assert location_of(kernel.ioctls[-1]) == ANY
     assert NtupleTable(kernel, "nic0").info().driver_chooses
@@ -223,7 +223,7 @@ def test_without_a_slot_there_is_none_to_give():
 
 def test_a_device_without_a_classifier_says_so():
     with pytest.raises(NotSupportedError) as refused:
-        NtupleTable(ScriptedKernel(), "nic0", device="0000:01:00.0").info()
+        NtupleTable(RecordingKernel(), "nic0", device="0000:01:00.0").info()
     assert refused.value.capability == "ntuple"
     assert refused.value.device == "0000:01:00.0"
 
