@@ -1,0 +1,167 @@
+"""Which driver has a PCI function: the host's own, or vfio-pci for a VM."""
+
+from __future__ import annotations
+
+import errno
+
+from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError, VerificationError
+from nicoffload.kernel.holders import FindHolders, find_holders
+from nicoffload.kernel.pci import PciFunction
+from nicoffload.kernel.seam import Kernel
+
+_CAPABILITY = "driver_binding"
+_DRIVERS = "bus/pci/drivers"
+_NO_OVERRIDE = "(null)"
+
+
+class Binding:
+    """The driver of one PCI function.
+
+    Args:
+        kernel: The kernel.
+        address: PCI address.
+        holders: Finds out who holds functions through vfio.
+
+    Raises:
+        InvalidRequestError: The address is none.
+    """
+
+    def __init__(self, kernel: Kernel, address: str, *, holders: FindHolders = find_holders) -> None:
+        self._function = PciFunction(kernel, address, holders=holders)
+        self._kernel = kernel
+
+    def driver(self) -> str:
+        """Return the name of the driver that is bound; empty for none."""
+        return self._function.driver()
+
+    def override(self) -> str:
+        """Return the only driver that may be bound; empty where any that knows the function may.
+
+        Raises:
+            NicOffloadError: `DeviceGoneError`: the function is gone.
+        """
+        found = self._function.read("driver_override", capability=_CAPABILITY)
+        return "" if found == _NO_OVERRIDE else found
+
+    def unbind(self) -> None:
+        """Take the function from its driver; nothing happens where it has none.
+
+        Raises:
+            NicOffloadError: `DeviceBusyError`: somebody holds it or a VF of it; or as the kernel refused.
+        """
+        driver = self.driver()
+        if not driver:
+            return
+        self._function.refuse_if_held(f"unbinding {driver}")
+        self._tell(f"{_DRIVERS}/{driver}/unbind", f"unbinding {driver}")
+
+    def bind(self, driver: str) -> None:
+        """Bind a driver that knows the function by itself; see `give_to` for vfio-pci.
+
+        Raises:
+            NicOffloadError: `NotFoundError`: no such driver is loaded; `InvalidRequestError`: the driver does not
+                take the function; or as the driver refused.
+        """
+        self._check_driver(driver)
+        if self.driver() == driver:
+            return
+        self._tell(f"{_DRIVERS}/{driver}/bind", f"binding {driver}")
+        self._verify(driver)
+
+    def give_to(self, driver: str) -> None:
+        """Hand the function to a driver that need not know it, such as vfio-pci, until `give_back`.
+
+        When that fails the override is taken back and the driver that had the function is asked to take it again.
+
+        Args:
+            driver: Name of a driver that is loaded.
+
+        Raises:
+            NicOffloadError: `NotFoundError`: no such driver is loaded; `DeviceBusyError`: somebody holds the
+                function; `VerificationError`: the driver did not take it.
+        """
+        self._check_driver(driver)
+        if self.driver() == driver and self.override() == driver:
+            return
+        before, before_override = self.driver(), self.override()
+        if before == driver:
+            self._set_override(driver)
+            return
+        self.unbind()
+        try:
+            self._set_override(driver)
+            self._probe()
+            self._verify(driver)
+        except NicOffloadError:
+            self._set_override(before_override)
+            if before and not self.driver():
+                self._probe()
+            raise
+
+    def give_back(self) -> str:
+        """Let the host's own driver have the function, and return its name; empty where the host has none for it.
+
+        Raises:
+            NicOffloadError: `DeviceBusyError`: somebody holds it; or as the kernel refused.
+        """
+        if self.override():
+            self.unbind()
+            self._set_override("")
+        if not self.driver():
+            self._probe()
+        return self.driver()
+
+    def _set_override(self, driver: str) -> None:
+        self._function.write(
+            "driver_override", f"{driver}\n", capability=_CAPABILITY
+        )  # an empty line clears it
+        found = self.override()
+        if found != driver:
+            raise VerificationError(
+                f"driver_override is {found!r} after {driver!r} was written",
+                expected=driver,
+                actual=found,
+                device=self._function.address,
+            )
+
+    def _probe(self) -> None:
+        self._tell("bus/pci/drivers_probe", "looking for a driver")
+
+    def _tell(self, path: str, doing: str) -> None:
+        """Write the function's address into a file of a driver or of the bus."""
+        address = self._function.address
+        try:
+            self._kernel.write_sysfs(path, address.encode())
+        except OSError as cause:
+            if cause.errno == errno.ENODEV and self._function.exists():
+                raise InvalidRequestError(
+                    f"{doing}: the driver does not take, or have, this function",
+                    path="/driver",
+                    device=address,
+                    errno=cause.errno,
+                ) from cause
+            raise self._function.error(cause, doing, _CAPABILITY) from cause
+
+    def _check_driver(self, driver: str) -> None:
+        if not driver or "/" in driver or driver in {".", ".."}:
+            raise InvalidRequestError(f"{driver!r} is no name of a driver", path="/driver")
+        try:
+            self._kernel.list_sysfs(f"{_DRIVERS}/{driver}")
+        except OSError as cause:
+            raise NotFoundError(
+                f"no driver {driver} is loaded",
+                path="/driver",
+                device=self._function.address,
+                errno=cause.errno,
+                hint=f"modprobe {driver}",
+            ) from cause
+
+    def _verify(self, driver: str) -> None:
+        if (found := self.driver()) != driver:
+            raise VerificationError(
+                f"{found or 'no driver'} has the function, not {driver}",
+                expected=driver,
+                actual=found,
+                device=self._function.address,
+                hint="the kernel's log says why a driver gave up",
+            )
