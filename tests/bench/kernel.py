@@ -97,12 +97,12 @@ def insist(outcomes: list[object]) -> None:
 
 
 def u32_figures(rules: int = 20_000, runs: int = 5) -> Figures:
-    """Compare installing u32 filters in a hash table of 256 buckets with `tc -batch`, the best run of each."""
+    """Compare installing u32 filters in hash tables with `tc -batch`, the best run of each."""
     ours, theirs = [], []
     with own_namespace() as kernel:
         for _ in range(runs):
             with device(kernel) as hook, U32Filters(kernel, hook) as filters:
-                filters.add_table(1, 1, buckets=256)
+                add_tables(filters)
                 items = u32_items(rules, socket.if_nametoindex(f"{_DEVICE}p"))
                 handles = np.array([item.handle for item in items], np.uint32)
                 values = np.array([[key.value for key in item.keys] for item in items], np.uint32)
@@ -110,23 +110,30 @@ def u32_figures(rules: int = 20_000, runs: int = 5) -> Figures:
                 insist(list(filters.add_columns(items[0], values, handles).values()))
                 ours.append(time.perf_counter() - start)
             with device(kernel) as hook, U32Filters(kernel, hook) as filters:
-                filters.add_table(1, 1, buckets=256)
+                add_tables(filters)
+                items = u32_items(rules, socket.if_nametoindex(f"{_DEVICE}p"))
                 theirs.append(
                     tc_batch([add_u32_command(item, hook, socket.if_indextoname) for item in items])
                 )
     return {"u32_bulk_over_tc_batch": min(theirs) / min(ours), "u32_rules_per_s": rules / min(ours)}
 
 
+def add_tables(filters: U32Filters) -> None:
+    """Make the tables of `u32_items`."""
+    for table in range(1, 17):
+        filters.add_table(1, table, buckets=256)
+
+
 def u32_items(rules: int, ifindex: int) -> list[U32Filter]:
-    """Return filters on source and destination, spread over the buckets of table 1."""
+    """Return filters on two addresses, spread over the buckets of 16 tables: the kernel walks a bucket as a list."""
     actions = (Mirred(ifindex=ifindex),)
     return [
         U32Filter(
             keys=(U32Key(12, 0xFFFF_FFFF, 0xAC10_0001), U32Key(16, 0xFFFF_FFFF, 0x0A00_0000 + number)),
             actions=actions,
             pref=1,
-            node=1 + (number >> 8),
-            table=1,
+            node=1 + (number >> 12),
+            table=1 + (number >> 8 & 0xF),
             bucket=number & 0xFF,
         )
         for number in range(rules)
