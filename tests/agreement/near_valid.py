@@ -35,7 +35,7 @@ _POOLS: dict[str, tuple[int, ...]] = {
     "in_port": (0, 2, 3),
     "eth_src": (0x02_00_00_00_00_11, 0x02_00_00_00_00_12),
     "eth_dst": (PF_MAC, 0x02_00_00_00_00_01, 1 << 40),
-    "eth_type": (0x0800, 0x86DD, 0x0806),
+    "eth_type": (0x0800, 0x86DD, 0x0806, 0x88CC, 0x88F7),
     "ip_proto": (6, 17, 132, 1, 58, 47),
     "tp_src": (0, 80, 1000),
     "tp_dst": (0, 80, 443),
@@ -71,28 +71,45 @@ _ODD_FATES = st.one_of(
 )
 
 
-def rules(document: dict[str, Any]) -> st.SearchStrategy[list[FlowRule]]:
-    """Return lists of rules, most of which at least one table takes."""
-    return st.lists(_rule(document["tables"]), min_size=1, max_size=5)
+@st.composite
+def rules(draw: st.DrawFn, document: dict[str, Any]) -> list[FlowRule]:
+    """Return rules, most of which at least one table takes: of all kinds, of one, or of one that compare the same."""
+    tables = document["tables"]
+    if draw(st.booleans()):
+        return draw(st.lists(_rule(tables), min_size=1, max_size=5))
+    # What rules forbid each other shows only where several are taken that resemble each other.
+    table = draw(st.sampled_from(tables))
+    kind = draw(st.sampled_from(table["flow_types"]))
+    names = draw(st.sampled_from((None, draw(_names(table, kind)))))
+    return draw(st.lists(_rule([table], kind, names, may_slip=False), min_size=2, max_size=8))
 
 
 @st.composite
-def _rule(draw: st.DrawFn, tables: list[dict[str, Any]]) -> FlowRule:
+def _rule(
+    draw: st.DrawFn,
+    tables: list[dict[str, Any]],
+    kind: dict[str, Any] | None = None,
+    names: list[str] | None = None,
+    *,
+    may_slip: bool = True,
+) -> FlowRule:
     table = draw(st.sampled_from(tables))
-    kind = draw(st.sampled_from(table["flow_types"]))
+    kind = kind or draw(st.sampled_from(table["flow_types"]))
     fields = {
         name: _exact(name, draw(st.sampled_from(values))) for name, values in kind["fixed"].items() if values
     }
-    for name in draw(_names(table, kind)):
+    wanted = names or draw(_names(table, kind))
+    for name in wanted if may_slip else _tidied(kind, wanted, is_alone=table["combine"] == "or"):
         if name not in fields:
-            fields[name] = draw(_value(name, kind["fields"].get(name)))
-    for _ in range(draw(st.sampled_from((0, 0, 0, 0, 1, 2)))):
+            fields[name] = draw(_value(name, kind["fields"].get(name), may_slip=may_slip))
+    for _ in range(draw(st.sampled_from((0, 0, 0, 0, 1, 2))) if may_slip else 0):
         name = draw(st.sampled_from(list(FIELDS)))
         fields[name] = draw(_value(name, None))
-    if draw(st.integers(0, 19)) == 0 and fields:
+    if may_slip and draw(st.integers(0, 19)) == 0 and fields:
         del fields[draw(st.sampled_from(sorted(fields)))]
-    actions = draw(_actions(table["actions"]))
-    priority = draw(st.sampled_from((None, None, None, 1, 2, 3)))
+    actions = draw(_actions(table["actions"], may_slip=may_slip))
+    ranks = may_slip or table["priority"] in {"honoured", "slot_ascending"}
+    priority = draw(st.sampled_from((None, None, None, 1, 2, 3))) if ranks else None
     try:
         return FlowRule(match=Match(**fields), actions=actions, priority=priority)
     except InvalidRequestError:
@@ -112,26 +129,41 @@ def _names(table: dict[str, Any], kind: dict[str, Any]) -> st.SearchStrategy[lis
     return st.one_of(st.sampled_from(listed), some) if listed else some
 
 
+def _tidied(kind: dict[str, Any], names: list[str], *, is_alone: bool) -> list[str]:
+    """Return fields that go together: none that is not compared, all that belong to one, one where there may be one."""
+    kept = [name for name in names if _mask_rule(kind["fields"][name]) != "ignored"]
+    for group in kind.get("together", ()):
+        if set(kept) & set(group["fields"]):
+            kept = [*dict.fromkeys([*kept, *group["fields"]])]
+    for group in kind.get("not_together", ()):
+        if set(group["fields"]) <= set(kept):
+            kept.remove(group["fields"][0])
+    needed = kind.get("at_least_one", ())
+    if needed and not set(kept) & set(needed):
+        kept.append(needed[0])
+    return kept[-1:] if is_alone else kept
+
+
 def _mask_rule(rule: Any) -> str:
     return rule if isinstance(rule, str) else rule["mask"]
 
 
 @st.composite
-def _value(draw: st.DrawFn, name: str, rule: Any) -> Masked | PortRange:
+def _value(draw: st.DrawFn, name: str, rule: Any, *, may_slip: bool = True) -> Masked | PortRange:
     spec = FIELDS[name]
     wanted = _mask_rule(rule) if rule is not None else "exact"
     pool = _POOLS.get(name, (0, 1, 2))
     value = draw(st.sampled_from(pool))
-    odd = draw(st.integers(0, 4)) == 0
+    odd = may_slip and draw(st.integers(0, 4)) == 0
     if isinstance(rule, dict) and "values" in rule and not odd:
         value = draw(st.sampled_from(rule["values"]))
     if wanted == "group_bit" and not odd:
         return Masked(draw(st.sampled_from((0, 1))) << 40, 1 << 40)
-    if spec.kind is Kind.PORT and draw(st.integers(0, 19)) == 0:
+    if may_slip and spec.kind is Kind.PORT and draw(st.integers(0, 19)) == 0:
         return PortRange(value, value + draw(st.integers(1, 9)))
     full = spec.full_mask
     masks = [full] * 6
-    if wanted in ("any", "exact_or_ignored", "ignored") or odd:
+    if wanted == "any" or odd or (may_slip and wanted in ("exact_or_ignored", "ignored")):
         masks += [full & ~1, full >> 1 or full, full ^ (full >> max(spec.bits // 2, 1)) or full]
     if wanted == "prefix" or odd:
         masks += [full ^ (full >> max(spec.bits // 2, 1)), full ^ (full >> spec.bits)]
@@ -142,16 +174,18 @@ def _value(draw: st.DrawFn, name: str, rule: Any) -> Masked | PortRange:
 
 
 @st.composite
-def _actions(draw: st.DrawFn, names: list[str]) -> tuple[Action, ...]:
+def _actions(draw: st.DrawFn, names: list[str], *, may_slip: bool = True) -> tuple[Action, ...]:
     fates = [name for name in names if name in _FATES]
     fate = draw(
-        _ODD_FATES if draw(st.integers(0, 9)) == 0 or not fates else _FATES[draw(st.sampled_from(fates))]
+        _ODD_FATES
+        if not fates or (may_slip and draw(st.integers(0, 9)) == 0)
+        else _FATES[draw(st.sampled_from(fates))]
     )
     known = [name for name in names if name in _EXTRAS]
     extras: list[Action] = []
     if known and draw(st.integers(0, 3)) == 0:
         extras = [draw(_EXTRAS[name]) for name in draw(st.lists(st.sampled_from(known), max_size=3))]
-    elif draw(st.integers(0, 19)) == 0:
+    elif may_slip and draw(st.integers(0, 19)) == 0:
         extras = [draw(st.one_of(*_EXTRAS.values()))]
     return (*extras, fate)
 
