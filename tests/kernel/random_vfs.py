@@ -32,7 +32,8 @@ def random_request(chance: random.Random, vf: int) -> VfRequest:
         trust=chance.random() < 0.5,
         link_state=chance.choice(list(LinkState)),
     )
-    low, high = sorted(chance.randint(1, 1_600_000) * MBPS for _ in range(2))
+    # netdevsim keeps 16 bits of a rate.
+    low, high = sorted(chance.randint(1, 65_535) * MBPS for _ in range(2))
     rate = RateLimit(
         min_tx_bps=low if chance.random() < 0.7 else None, max_tx_bps=high if chance.random() < 0.7 else None
     )
