@@ -60,7 +60,8 @@ def pytest_command(guest: Guest, *folders: Path, expression: str = "") -> list[s
         "-o",
         f"junit_suite_name=nicoffload {guest.name}: {guest.level}",
     ]
-    command += ["-p", "no:cacheprovider", "--color=no"]
+    # The family that lets a test record figures of its own, with record_property.
+    command += ["-o", "junit_family=xunit1", "-p", "no:cacheprovider", "--color=no"]
     return [*command, "-k", expression] if expression else command
 
 
