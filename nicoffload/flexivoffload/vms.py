@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nicoffload.codec import parse_rate
-from nicoffload.codec.documents import load_json
+from nicoffload.codec import load_json
 from nicoffload.errors import InvalidRequestError
 from nicoffload.flexivoffload.headers import Headers, ip6
 from nicoffload.model import FIRST_VF_PORT, RateLimit, format_mac, parse_mac
