@@ -1,0 +1,55 @@
+"""Devlink: a NIC's switch, its ports, the functions behind them, and their transmit rates."""
+
+from nicoffload.kernel.devlink.client import Devlink
+from nicoffload.kernel.devlink.commands import (
+    create_node_command,
+    delete_node_command,
+    eswitch_command,
+    function_command,
+    rate_command,
+)
+from nicoffload.kernel.devlink.values import (
+    EncapMode,
+    Eswitch,
+    EswitchMode,
+    FunctionOpstate,
+    FunctionState,
+    Handle,
+    Info,
+    InlineMode,
+    Port,
+    PortFlavour,
+    PortFunction,
+    Rate,
+    RateChange,
+    RateLeaf,
+    RateNode,
+    Version,
+    VersionKind,
+)
+
+__all__ = [
+    "Devlink",
+    "EncapMode",
+    "Eswitch",
+    "EswitchMode",
+    "FunctionOpstate",
+    "FunctionState",
+    "Handle",
+    "Info",
+    "InlineMode",
+    "Port",
+    "PortFlavour",
+    "PortFunction",
+    "Rate",
+    "RateChange",
+    "RateLeaf",
+    "RateNode",
+    "Version",
+    "VersionKind",
+    "create_node_command",
+    "delete_node_command",
+    "eswitch_command",
+    "function_command",
+    "rate_command",
+]
