@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nicoffload.codec import parse_rate
-from nicoffload.codec import load_json
+from nicoffload.codec import load_json, parse_rate
 from nicoffload.errors import InvalidRequestError
 from nicoffload.flexivoffload.headers import Headers, ip6
 from nicoffload.model import FIRST_VF_PORT, RateLimit, format_mac, parse_mac
