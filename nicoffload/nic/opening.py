@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nicoffload.driver.contract import Driver
-from nicoffload.nic.facade import Nic
-from nicoffload.nic.journal import Journal, MemoryJournal
-from nicoffload.nic.retry import Retry
-from nicoffload.nic.values import Recovery
-from nicoffload.registry import Registry, load_registry
+if TYPE_CHECKING:
+    from nicoffload.driver.contract import Driver
+    from nicoffload.nic.facade import Nic
+    from nicoffload.nic.journal import Journal
+    from nicoffload.nic.values import Recovery
+    from nicoffload.registry import Registry
 
 STATE_DIR = "NICOFFLOAD_STATE_DIR"
 """Environment variable that names the folder of the journal."""
@@ -47,6 +48,11 @@ def open_nic(
         AccessDeniedError: The folder of the journal may not be written.
         JournalError: The journal can't be made, or a newer release wrote it.
     """
+    # Loaded here, so that naming this function costs a program nothing before it opens a NIC.
+    from nicoffload.nic.facade import Nic  # noqa: PLC0415
+    from nicoffload.nic.retry import Retry  # noqa: PLC0415
+    from nicoffload.registry import load_registry  # noqa: PLC0415
+
     driver = (registry or load_registry()).open(name, wall_clock_s=wall_clock_s)
     try:
         journal, recovery = _journal(driver, name, state_dir, owner, sleep_s, lock_timeout_s)
@@ -86,6 +92,9 @@ def _journal(
     sleep_s: Callable[[float], None],
     lock_timeout_s: float,
 ) -> tuple[Journal, Recovery]:
+    from nicoffload.nic.journal import MemoryJournal  # noqa: PLC0415
+    from nicoffload.nic.values import Recovery  # noqa: PLC0415
+
     if not driver.persistent:
         return MemoryJournal(), Recovery()
     # SQLite is loaded only for a NIC that outlives the process.
