@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -75,6 +76,10 @@ _ODD_FATES = st.one_of(
 def rules(draw: st.DrawFn, document: dict[str, Any]) -> list[FlowRule]:
     """Return rules, most of which at least one table takes: of all kinds, of one, or of one that compare the same."""
     tables = document["tables"]
+    narrow = list(_narrow(tables))
+    if narrow and draw(st.booleans()):
+        table, kind, name = draw(st.sampled_from(narrow))
+        return draw(st.lists(_rule([table], kind, [name], may_slip=False), min_size=5, max_size=8))
     if draw(st.booleans()):
         return draw(st.lists(_rule(tables), min_size=1, max_size=5))
     # What rules forbid each other shows only where several are taken that resemble each other.
@@ -82,6 +87,14 @@ def rules(draw: st.DrawFn, document: dict[str, Any]) -> list[FlowRule]:
     kind = draw(st.sampled_from(table["flow_types"]))
     names = draw(st.sampled_from((None, draw(_names(table, kind)))))
     return draw(st.lists(_rule([table], kind, names, may_slip=False), min_size=2, max_size=8))
+
+
+def _narrow(tables: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Yield the fields of which a table holds only a few values, or sends each to one place."""
+    for table in tables:
+        limits = [*table["capacity"].get("limits", ()), *table.get("one_target_per_value", ())]
+        for name in {limit["field"] for limit in limits}:
+            yield from ((table, kind, name) for kind in table["flow_types"] if name in kind["fields"])
 
 
 @st.composite
