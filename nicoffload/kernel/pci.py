@@ -193,10 +193,21 @@ class PciFunction:
     def reset(self) -> None:
         """Reset the function by itself (FLR), which its neighbours do not notice.
 
+        Only without a driver or with vfio's. Of the others some lose their state in a reset, and igbvf waits without
+        end for an interface that is down.
+
         Raises:
-            NicOffloadError: `NotSupportedError`: it can't be reset by itself; `DeviceBusyError`: somebody holds it.
+            NicOffloadError: `NotSupportedError`: it can't be reset by itself; `DeviceBusyError`: a driver of this host
+                or a process has it.
         """
         self.refuse_if_held("a reset")
+        driver = self.driver()
+        if driver and not driver.startswith("vfio"):
+            raise DeviceBusyError(
+                f"the driver {driver} has the function that is to be reset",
+                device=self.address,
+                hint="unbind the driver, reset, and bind it again",
+            )
         methods = self.read("reset_method", capability="reset.flr").split()
         able = next((method for method in _RESETS if method in methods), "")
         if not able:

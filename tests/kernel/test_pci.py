@@ -220,6 +220,11 @@ def test_an_absent_function_is_gone(pci):
 
 def test_a_reset_is_of_one_function_and_leaves_the_methods_as_they_were(pci):
     ours = PciFunction(pci, PF, holders=nobody)
+    with pytest.raises(DeviceBusyError, match="the driver igb has"):
+        ours.reset()
+    assert pci.written == []
+    Binding(pci, PF, holders=nobody).unbind()
+    pci.written.clear()
     ours.reset()
     pci.put(PF, "reset_method", "bus af_flr")
     ours.reset()
