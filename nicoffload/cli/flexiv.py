@@ -209,11 +209,10 @@ def _load_report(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = load_json(path.read_text("utf-8"), str(path))
     except OSError as cause:
-        raise InvalidRequestError(f"{path}: {cause.strerror}", path=str(path)) from cause
+        raise InvalidRequestError(cause.strerror or str(cause), path=str(path)) from cause
     except ValueError as cause:
         raise InvalidRequestError(
             cause.message if isinstance(cause, InvalidRequestError) else f"{path}: not JSON: {cause}",
-            path=str(path),
             hint="write it with: flexivoffload replay … --json > FILE",
         ) from cause
     validate(document, "replay-report", source=str(path))

@@ -51,7 +51,7 @@ def write_html(report: ReplayReport, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     except OSError as cause:
-        raise InvalidRequestError(f"{path}: {cause.strerror}", path=str(path)) from cause
+        raise InvalidRequestError(cause.strerror or str(cause), path=str(path)) from cause
 
 
 def render_html(report: ReplayReport) -> str:

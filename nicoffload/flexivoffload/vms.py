@@ -180,11 +180,10 @@ def load_vms(path: Path) -> tuple[Vm, ...]:
     try:
         document = load_json(path.read_text("utf-8"), str(path))
     except OSError as cause:
-        raise InvalidRequestError(f"{path}: {cause.strerror}", path=str(path)) from cause
+        raise InvalidRequestError(cause.strerror or str(cause), path=str(path)) from cause
     except ValueError as cause:
         raise InvalidRequestError(
             cause.message if isinstance(cause, InvalidRequestError) else f"{path}: not JSON: {cause}",
-            path=str(path),
             hint='it holds {"vms": [{"name": "web", "vf": 0, "ips": […]}]}',
         ) from cause
     validate(document, "vms", source=str(path))

@@ -80,7 +80,7 @@ class CaptureReader:
         except (OSError, ValueError) as error:
             # A closed file answers with ValueError; any other one is a fault of ours and stays what it is.
             if isinstance(error, OSError) or self._file.closed:
-                raise CaptureError(f"{self.path}: can't be read: {error}", path=str(self.path)) from error
+                raise CaptureError(f"can't be read: {error}", path=str(self.path)) from error
             raise
         self._is_finished = True
 
@@ -151,18 +151,16 @@ def open_capture(path: str | os.PathLike[str]) -> CaptureReader:
         file = where.open("rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CaptureError(f"{where}: can't be opened: {reason}", path=str(where), hint=_HINT) from error
+        raise CaptureError(f"can't be opened: {reason}", path=str(where), hint=_HINT) from error
     try:
         chunks, tally = _open_chunks(file)
         return CaptureReader(where, file, chunks, tally)
     except CaptureError as error:
         file.close()
-        raise CaptureError(f"{where}: {error.message}", path=str(where), hint=_HINT) from error
+        raise CaptureError(error.message, path=str(where), hint=_HINT) from error
     except OSError as error:
         file.close()
-        raise CaptureError(
-            f"{where}: can't be read: {error.strerror}", path=str(where), hint=_HINT
-        ) from error
+        raise CaptureError(f"can't be read: {error.strerror}", path=str(where), hint=_HINT) from error
 
 
 def _open_chunks(file: io.BufferedReader) -> tuple[Iterator[RawFrames], Tally]:

@@ -39,15 +39,13 @@ def load_policy(path: Path) -> Policy:
     try:
         raw = path.read_bytes()
     except OSError as cause:
-        raise PolicyError(f"{path}: {cause.strerror}", path=str(path)) from cause
+        raise PolicyError(cause.strerror or str(cause), path=str(path)) from cause
     if len(raw) > MAX_BYTES:
-        raise PolicyError(f"{path}: {len(raw):,} bytes are no policy", path=str(path))
+        raise PolicyError(f"{len(raw):,} bytes are no policy", path=str(path))
     try:
         return parse_policy(raw.decode("utf-8-sig"), source=str(path))
     except UnicodeDecodeError as cause:
-        raise PolicyError(
-            f"{path}: not UTF-8 text: {cause.reason} at byte {cause.start}", path=str(path)
-        ) from cause
+        raise PolicyError(f"not UTF-8 text: {cause.reason} at byte {cause.start}", path=str(path)) from cause
 
 
 def parse_policy(text: str, *, source: str = "policy") -> Policy:
