@@ -56,11 +56,15 @@ def reasons_lines(reasons: Sequence[Reason]) -> Iterator[str]:
 
 
 def _headline(fault: NicOffloadError) -> str:
-    """Return the error's text, without the reasons where they follow line by line."""
+    """Return the error's text, without what the lines of the reasons say again."""
     text = str(fault)
-    if isinstance(fault, NotSupportedError):
-        return text.partition(f": {fault.reasons[0]}")[0]
-    return text
+    if not isinstance(fault, NotSupportedError):
+        return text
+    said = [reason.message for reason in fault.reasons]
+    if fault.kernel_message and any(fault.kernel_message in message for message in said):
+        text = text.removesuffix(f" [kernel: {fault.kernel_message}]")
+    # Who raises it may end the message with the first reason, for those who see no more than the message.
+    return text.removesuffix(f": {fault.reasons[0]}")
 
 
 def reason_to_json(reason: Reason) -> dict[str, Any]:

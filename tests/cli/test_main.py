@@ -129,6 +129,7 @@ def test_an_error_shows_all_that_its_class_adds():
             capability="c",
             reasons=[errors.Reason(code="a", path="/x", message="one", source="f.c")] * 2,
         ),
+        errors.from_errno(95, "min_tx was refused", capability="rates", kernel_message="no min_tx"),
     ]
     lines = ["\n".join(error_lines(fault)) for fault in faults]
     assert lines[0] == "error: taken\n  already there: vm-1\n  hint: wait"
@@ -136,6 +137,7 @@ def test_an_error_shows_all_that_its_class_adds():
     assert lines[2] == "error: differs\n  asked for: 5\n  read back: 4"
     assert lines[3] == "error: failed\n  left behind: rule 1\n  left behind: rule 2"
     assert lines[4] == "error: can't\n  - /x: one\n      source: f.c\n  - /x: one\n      source: as above"
+    assert lines[5] == "error: min_tx was refused\n  - no min_tx\n      the driver would answer: EOPNOTSUPP"
     for fault in faults:
         document = {"schema": "cli-output", "command": "error", "error": error_to_json(fault)}
         assert find_faults(document, "cli-output") == ()
