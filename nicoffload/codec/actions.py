@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from nicoffload.codec.foreign import FOREIGN_ACTIONS
 from nicoffload.codec.near import did_you_mean
 from nicoffload.codec.units import format_rate, parse_rate, parse_size
 from nicoffload.errors import InvalidRequestError
@@ -58,18 +59,6 @@ FORMS: Mapping[str, str] = MappingProxyType(
 )
 """How each action is written, by its name."""
 
-_FOREIGN: Mapping[str, str] = MappingProxyType(
-    {
-        "output": "say where: vf:N, pf or uplink",
-        "normal": "pf hands the packet to the host's virtual switch",
-        "strip_vlan": "write pop_vlan",
-        "mod_vlan_vid": "write mod_vlan:VID",
-        "mod_nw_dst": "write set_field:10.0.0.1->nw_dst",
-        "mod_dl_dst": "write set_field:02:00:00:00:00:01->dl_dst",
-    }
-)
-"""Words of Open vSwitch that mean something here under another name."""
-
 
 def parse_action(text: str) -> Action:
     """Return the action that a text such as ``vf:2`` names.
@@ -80,7 +69,8 @@ def parse_action(text: str) -> Action:
     found = _HEAD.fullmatch(text)
     name, rest = (found[1], found[2]) if found else (text, "")
     if name not in _PARSERS:
-        hint = _FOREIGN.get(name.lower()) or did_you_mean(name, _PARSERS) or f"one of: {', '.join(_PARSERS)}"
+        near = FOREIGN_ACTIONS.get(name.lower()) or did_you_mean(name, _PARSERS)
+        hint = near or f"one of: {', '.join(_PARSERS)}"
         raise InvalidRequestError(f"no action is called {name!r}", path="/actions", hint=hint)
     if name == "tunnel_set":
         if not (rest.startswith("(") and rest.endswith(")")):

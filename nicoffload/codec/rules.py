@@ -19,7 +19,7 @@ from nicoffload.model.action import (
 from nicoffload.model.fields import FIELDS, Kind
 from nicoffload.model.match import FieldValue, Masked, Match, field_value
 from nicoffload.model.rule import FlowRule
-from nicoffload.model.values import format_switch_port, parse_switch_port
+from nicoffload.model.values import PORT_HINT, format_switch_port, parse_switch_port
 from nicoffload.schema import validate
 
 _MAX_EXACT_JSON = (1 << 53) - 1
@@ -77,6 +77,8 @@ def match_from_json(document: Any) -> Match:
             raise InvalidRequestError("no such match field", path=path, hint=hint)
         if type(given) is not int and type(given) is not str:
             raise InvalidRequestError(f"takes a whole number or text, not {given!r}", path=path)
+        if type(given) is int and FIELDS[name].kind is Kind.SWITCH_PORT:
+            raise InvalidRequestError(f"{given} is a number, and no port of a NIC", path=path, hint=PORT_HINT)
     return Match.of(**fields)
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from nicoffload.codec.actions import format_action, parse_action
 from nicoffload.codec.errors import RuleTextError
+from nicoffload.codec.foreign import FOREIGN_FIELDS
 from nicoffload.codec.near import did_you_mean
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model.action import Action
@@ -271,7 +272,8 @@ class _Parser:
         self._said.columns[path] = column
 
     def _unknown(self, word: str, column: int) -> RuleTextError:
-        hint = did_you_mean(word, _WORDS) or "see docs/reference/rules.md for the match fields"
+        near = FOREIGN_FIELDS.get(word) or did_you_mean(word, _WORDS)
+        hint = near or "see docs/reference/rules.md for the match fields"
         return self._error(f"no match field is called {word!r}", column, path="/match", hint=hint)
 
     def _error(self, message: str, column: int, *, path: str = "", hint: str = "") -> RuleTextError:

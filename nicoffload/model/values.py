@@ -10,13 +10,16 @@ from types import MappingProxyType
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model.fields import Field, Kind
 
-_MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _VF = re.compile(r"vf:([0-9]{1,5})")
 _NUMBER = re.compile(r"[0-9]{1,39}|0[xX][0-9a-fA-F]{1,32}")
 _PREFIX_LENGTH = re.compile(r"[0-9]{1,3}")
 
 FIRST_VF_PORT = 2
 """Number of the switch port of VF 0; the uplink is 0 and the PF is 1."""
+
+PORT_HINT = "write uplink, pf or vf:0"
+"""How a switch port is named in text and JSON; its number is of no use outside this package."""
 
 _FRAGMENTS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"no": (0, 3), "yes": (1, 1), "first": (1, 3), "later": (3, 3), "not_later": (0, 2)}
@@ -31,7 +34,7 @@ def parse_mac(text: str, path: str = "") -> int:
     """
     if not _MAC.fullmatch(text):
         raise InvalidRequestError(f"{text!r} is no MAC address", path=path, hint="write 02:00:00:00:00:01")
-    return int("".join(part.zfill(2) for part in text.split(":")), 16)
+    return int(text.replace(":", ""), 16)
 
 
 def format_mac(value: int) -> str:
@@ -50,7 +53,7 @@ def parse_switch_port(text: str, path: str = "") -> int:
         return 0 if text == "uplink" else 1
     found = _VF.fullmatch(text)
     if not found or int(found[1]) > 0xFFFF - FIRST_VF_PORT:
-        raise InvalidRequestError(f"{text!r} is no port of a NIC", path=path, hint="write uplink, pf or vf:0")
+        raise InvalidRequestError(f"{text!r} is no port of a NIC", path=path, hint=PORT_HINT)
     return FIRST_VF_PORT + int(found[1])
 
 
@@ -73,6 +76,9 @@ def parse_value(spec: Field, text: str) -> tuple[int, int]:
     mask = _parse_mask(spec, mask_text, path) if slash else spec.full_mask
     if value > spec.full_mask or mask > spec.full_mask:
         raise InvalidRequestError(f"{text!r} does not fit {spec.bits} bits", path=path)
+    if spec.kind is Kind.SWITCH_PORT and mask == spec.full_mask and plain[:1].isdigit():
+        # 1 is the PF to this package and any port at all to Open vSwitch. Bits under a mask are nobody's port number.
+        raise InvalidRequestError(f"{text!r} is a number, and no port of a NIC", path=path, hint=PORT_HINT)
     return value & mask, mask
 
 

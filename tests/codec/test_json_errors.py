@@ -48,6 +48,8 @@ SOUND = rule_to_json(
             "no IPv4 address",
         ),
         ({"actions": [{"type": "drop"}], "match": {"vlan_vid": 4096}}, "/match/vlan_vid", "above 4095"),
+        ({"actions": [{"type": "drop"}], "match": {"in_port": 1}}, "/match/in_port", "1 is a number"),
+        ({"actions": [{"type": "drop"}], "match": {"in_port": "1"}}, "/match/in_port", "'1' is a number"),
         ({"actions": [{"type": "drop"}, {"type": "pf"}]}, "/actions", "exactly one of"),
         ({"actions": [{"type": "drop"}], "rule_id": "1"}, "/rule_id", "form"),
         (

@@ -6,6 +6,7 @@ import re
 
 from nicoffload.codec import parse_rule, rule_from_json
 from nicoffload.codec.actions import FORMS
+from nicoffload.codec.foreign import FOREIGN_ACTIONS, FOREIGN_FIELDS
 from nicoffload.model import ACTION_NAMES, FIELDS
 from nicoffload.model.fields import TEXT_PROTOCOLS
 
@@ -38,7 +39,9 @@ def tables():
         for spec in FIELDS.values()
     ]
     actions = [(f"`{form}`", DOCS[name]) for name, form in FORMS.items()]
+    foreign = [(f"`{word}`", hint) for word, hint in (FOREIGN_FIELDS | FOREIGN_ACTIONS).items()]
     return {
+        "foreign": table(("in Open vSwitch", "here"), foreign),
         "protocols": table(("word", "stands for"), protocols),
         "fields": table(("text", "JSON", "bits", "value", "needs", "meaning"), fields),
         "actions": table(("text", "what it does"), actions),
