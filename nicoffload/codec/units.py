@@ -14,6 +14,7 @@ _FACTORS: Mapping[str, int] = MappingProxyType(
 )
 _BINARY: Mapping[str, int] = MappingProxyType({"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30})
 _RATE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,12})?) ?([kKMGT]?)(?:bit|bps|bit/s|bits/s|b/s)?")
+_BYTE_RATE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,12})?) ?([kKMGT]?)(?:B|Byte|byte|bytes)(?:ps|/s)?")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,12})?) ?([KMG]i|[kKMG]?)B?")
 
 
@@ -68,8 +69,9 @@ def _whole(found: re.Match[str], factor: int, what: str, path: str) -> int:
 def _rate_hint(text: str) -> str:
     if text.startswith("-"):
         return "a rate is not negative; write none for no limit"
-    if re.search(r"[0-9] ?[kKMGT]?B", text):
-        return "rates are in bits, not bytes: multiply by 8 and write 800M or 800Mbit"
+    if found := _BYTE_RATE.fullmatch(text):
+        bits = Decimal(found[1]) * 8
+        return f"rates are in bits, not bytes: write {bits.normalize():f}{found[2]}"
     if re.search(r"[0-9] ?[mgt]", text):
         return "write the prefix as k, M, G or T: m would be a thousandth"
     return "write 100M, 1.5Gbit, 2500kbps, 1000000 or none"

@@ -32,7 +32,8 @@ def test_a_rate(text, rate_bps):
     [
         ("-1", "not negative"),
         ("100MB", "bits, not bytes"),
-        ("100MBps", "bits, not bytes"),
+        ("100MBps", "bits, not bytes: write 800M"),
+        ("12.5MBps", "bits, not bytes: write 100M"),
         ("100m", "k, M, G or T"),
         ("fast", "100M"),
         ("", "100M"),
