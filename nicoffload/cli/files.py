@@ -47,6 +47,7 @@ def read_rules(texts: Sequence[str], files: Sequence[str]) -> tuple[FlowRule, ..
     Raises:
         InvalidRequestError: A rule is wrong, there is none, or two have one id; the error names file and line.
     """
+    check_quoted(texts)
     placed = [
         (f"rule {number}" if len(texts) > 1 else "", parse_rule(text)) for number, text in enumerate(texts, 1)
     ]
@@ -66,6 +67,20 @@ def read_rules(texts: Sequence[str], files: Sequence[str]) -> tuple[FlowRule, ..
             )
         seen[rule.rule_id] = place or "the rule"
     return tuple(rule for _, rule in placed)
+
+
+def check_quoted(texts: Sequence[str]) -> None:
+    """Raise where the shell has cut a rule in two at its space.
+
+    Raises:
+        InvalidRequestError: Match and actions are two arguments.
+    """
+    for index, text in enumerate(texts[1:], 1):
+        if text.startswith(("actions=", "action=")) and "actions=" not in texts[index - 1]:
+            raise InvalidRequestError(
+                "a rule is one argument, and its actions are another here",
+                hint=f'quote the rule: "{texts[index - 1]} {text}"',
+            )
 
 
 def parse_rules(text: str, source: str) -> Iterator[tuple[str, FlowRule]]:

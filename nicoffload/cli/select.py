@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nicoffload.cli.files import parse_rules, read_text
+from nicoffload.cli.files import check_quoted, parse_rules, read_text
 from nicoffload.codec import parse_rule
 from nicoffload.errors import InvalidRequestError, NotFoundError
 
@@ -33,6 +33,7 @@ def select_rules(
         NotFoundError: There is no such rule.
     """
     chosen: dict[str, OwnedRule] = {}
+    check_quoted(names)
     for name in names:
         if _ID_START.fullmatch(name):
             found = _by_id(ours, name)

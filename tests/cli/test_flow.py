@@ -75,6 +75,13 @@ def test_a_dry_run_changes_nothing(cli):
     assert cli("flow", "add", "mock:sfn5122f", "ip actions=vf:1", "--dry-run").code == 3
 
 
+@pytest.mark.parametrize("verb", ["check", "add", "del"])
+def test_a_rule_that_the_shell_has_cut_is_told_from_one_without_actions(cli, verb):
+    cut = cli("flow", verb, "mock:mlx5", "tcp,tp_dst=80", "actions=vf:1")
+    assert cut.code == 2
+    assert 'hint: quote the rule: "tcp,tp_dst=80 actions=vf:1"' in cut.err
+
+
 def test_explain_shows_the_place_and_installs(cli):
     nic = cli.nic("mlx5")
     assert "table flower_fdb, flow type tcp4" in cli.ok("flow", "add", nic, WEB, "--explain")
