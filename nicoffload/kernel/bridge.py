@@ -11,7 +11,7 @@ from nicoffload.kernel.netlink import Netlink, messages
 
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 18, 19
 _AF_BRIDGE = 7
-_IFINFO = struct.Struct("=BxHiII")
+IFINFO = struct.Struct("=BxHiII")
 _AF_SPEC = 26
 _FLAGS, _MODE = 0, 1
 _SELF = 2
@@ -42,9 +42,9 @@ def read_hwmode(netlink: Netlink, ifindex: int) -> HwMode | None:
     Raises:
         NicOffloadError: The kernel refuses.
     """
-    for datagram in netlink.dump(_RTM_GETLINK, _IFINFO.pack(_AF_BRIDGE, 0, 0, 0, 0), capability=_CAPABILITY):
+    for datagram in netlink.dump(_RTM_GETLINK, IFINFO.pack(_AF_BRIDGE, 0, 0, 0, 0), capability=_CAPABILITY):
         for message in messages(datagram):
-            if message.kind == _RTM_NEWLINK and fields(_IFINFO, message.payload)[2] == ifindex:
+            if message.kind == _RTM_NEWLINK and fields(IFINFO, message.payload)[2] == ifindex:
                 mode = _mode(message.payload)
                 if mode is not None:
                     return mode  # a port of a bridge comes twice, once from the bridge and without a mode
@@ -69,7 +69,7 @@ def set_hwmode(netlink: Netlink, ifindex: int, mode: HwMode) -> None:
     if not 0 < ifindex < 1 << 31:
         raise InvalidRequestError(f"{ifindex} is no number of a device")
     wanted = next(place for place, one in _NUMBERS.items() if one is mode)
-    payload = _IFINFO.pack(_AF_BRIDGE, 0, ifindex, 0, 0)
+    payload = IFINFO.pack(_AF_BRIDGE, 0, ifindex, 0, 0)
     refused, _ = netlink.request(
         _RTM_SETLINK, 0, payload + nested(_AF_SPEC, u16(_FLAGS, _SELF), u16(_MODE, wanted))
     )
@@ -83,6 +83,6 @@ def hwmode_command(ifname: str, mode: HwMode) -> str:
 
 
 def _mode(payload: Buffer) -> HwMode | None:
-    spec = parse(payload, _IFINFO.size).get(_AF_SPEC)
+    spec = parse(payload, IFINFO.size).get(_AF_SPEC)
     found = parse(spec).get(_MODE) if spec is not None else None
     return None if found is None else _NUMBERS.get(number(found, 2))
