@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno as _errno
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,16 @@ class Reason:
         where = f"{self.path}: " if self.path else ""
         cure = f" (accepted: {self.accepted})" if self.accepted else ""
         return f"{where}{self.message}{cure}"
+
+
+class Circumstances(TypedDict, total=False):
+    """What every error of the family takes beside its message; `NicOffloadError` explains each."""
+
+    path: str
+    device: str
+    hint: str
+    errno: int | None
+    kernel_message: str
 
 
 class NicOffloadError(Exception):
@@ -122,17 +132,11 @@ class NotSupportedError(NicOffloadError):
         *,
         capability: str,
         reasons: Sequence[Reason],
-        path: str = "",
-        device: str = "",
-        hint: str = "",
-        errno: int | None = None,
-        kernel_message: str = "",
+        **circumstances: Unpack[Circumstances],
     ) -> None:
         if not capability or not reasons:
             raise TypeError("NotSupportedError needs a capability and at least one reason")
-        super().__init__(
-            message, path=path, device=device, hint=hint, errno=errno, kernel_message=kernel_message
-        )
+        super().__init__(message, **circumstances)
         self.capability = capability
         self.reasons = tuple(reasons)
 
@@ -160,15 +164,9 @@ class ConflictError(NicOffloadError):
         message: str,
         *,
         existing: str = "",
-        path: str = "",
-        device: str = "",
-        hint: str = "",
-        errno: int | None = None,
-        kernel_message: str = "",
+        **circumstances: Unpack[Circumstances],
     ) -> None:
-        super().__init__(
-            message, path=path, device=device, hint=hint, errno=errno, kernel_message=kernel_message
-        )
+        super().__init__(message, **circumstances)
         self.existing = existing
 
 
@@ -190,15 +188,9 @@ class ResourceExhaustedError(NicOffloadError):
         *,
         limit: int | None = None,
         in_use: int | None = None,
-        path: str = "",
-        device: str = "",
-        hint: str = "",
-        errno: int | None = None,
-        kernel_message: str = "",
+        **circumstances: Unpack[Circumstances],
     ) -> None:
-        super().__init__(
-            message, path=path, device=device, hint=hint, errno=errno, kernel_message=kernel_message
-        )
+        super().__init__(message, **circumstances)
         self.limit = limit
         self.in_use = in_use
 
@@ -244,11 +236,9 @@ class VerificationError(NicOffloadError):
         *,
         expected: str,
         actual: str,
-        path: str = "",
-        device: str = "",
-        hint: str = "",
+        **circumstances: Unpack[Circumstances],
     ) -> None:
-        super().__init__(message, path=path, device=device, hint=hint)
+        super().__init__(message, **circumstances)
         self.expected = expected
         self.actual = actual
 
@@ -260,9 +250,9 @@ class RollbackError(NicOffloadError):
     exit_code = 11
 
     def __init__(
-        self, message: str, *, residue: Sequence[str], path: str = "", device: str = "", hint: str = ""
+        self, message: str, *, residue: Sequence[str], **circumstances: Unpack[Circumstances]
     ) -> None:
-        super().__init__(message, path=path, device=device, hint=hint)
+        super().__init__(message, **circumstances)
         self.residue = tuple(residue)
 
 
