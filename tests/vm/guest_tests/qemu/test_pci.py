@@ -183,9 +183,10 @@ def test_settings_are_made_and_read_back(emulated_nics, ask, sh):
     ],
     ids=["802.1ad", "max above link", "min", "link state", "rss query", "vf out of range"],
 )
-def test_what_the_82576_refuses_is_an_error_of_the_sdk(emulated_nics, request_, kind, number):
+def test_what_the_82576_refuses_is_an_error_of_the_sdk(emulated_nics, sh, request_, kind, number):
     nic = emulated_nics[0]
     Sriov(KERNEL, nic.address).set_vfs(1)
+    wait_for_link(nic, sh)  # without a link every rate is EINVAL
     error = refused(nic, request_)
     assert type(error) is kind
     assert error.errno == getattr(errno, number)
