@@ -5,22 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from nicoffload.errors import InvalidRequestError, KernelError, NicOffloadError, NotSupportedError
 from nicoffload.kernel.attributes import u32
-from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message, Netlink
-from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message
 from nicoffload.kernel.tc import flower, matchall, read
 from nicoffload.kernel.tc.actions import cookie_offset, encode_actions
 from nicoffload.kernel.tc.bulk import send_rows
 from nicoffload.kernel.tc.columns import FilterColumns, columns
+from nicoffload.kernel.tc.hooked import Hooked
 from nicoffload.kernel.tc.template import RTM_NEWTFILTER, Keys, Rows, Template, del_filter, new_filter
-from nicoffload.kernel.tc.values import FilterRef, FilterState, Hook, TcAction, TcFilter
+from nicoffload.kernel.tc.values import FilterRef, FilterState, TcAction, TcFilter
 from nicoffload.model import Masked
 
 FilterOutcome = FilterRef | NicOffloadError
@@ -69,34 +68,8 @@ class _Group:
     actions: dict[bytes, int] = field(default_factory=dict)
 
 
-class TcFilters:
-    """The filters of one hook. Of one thread; close it.
-
-    Args:
-        kernel: The kernel.
-        hook: Where they hang.
-        device: Named in errors.
-
-    Raises:
-        OSError: No netlink socket can be had.
-    """
-
-    def __init__(self, kernel: Kernel, hook: Hook, *, device: str = "") -> None:
-        self.hook = hook
-        self._device = device
-        self._netlink = Netlink(kernel, NETLINK_ROUTE, device=device)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the socket; filters stay. Repeatable."""
-        self._netlink.close()
+class TcFilters(Hooked):
+    """The filters of one hook."""
 
     def add(self, item: TcFilter, *, kind: str = "flower", replace: bool = False) -> FilterRef:
         """Install one filter.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +12,11 @@ import numpy.typing as npt
 from nicoffload.errors import KernelError, NicOffloadError
 from nicoffload.kernel.attributes import Buffer, fields, nested, number, parse, text
 from nicoffload.kernel.attributes import u32 as u32_attribute
-from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, Message, Netlink, messages
-from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, Message, messages
 from nicoffload.kernel.tc import read, u32
 from nicoffload.kernel.tc.actions import cookie_offset, decode_action, encode_actions
 from nicoffload.kernel.tc.bulk import send_rows
+from nicoffload.kernel.tc.hooked import Hooked
 from nicoffload.kernel.tc.template import (
     RTM_NEWTFILTER,
     TCA_CHAIN,
@@ -33,7 +31,7 @@ from nicoffload.kernel.tc.template import (
     protocol_of,
 )
 from nicoffload.kernel.tc.u32 import CAPABILITY, U32Filter
-from nicoffload.kernel.tc.values import Counters, FilterRef, Hook, TcAction, UnknownAction
+from nicoffload.kernel.tc.values import Counters, FilterRef, TcAction, UnknownAction
 from nicoffload.model import Match
 
 _HANDLE = struct.Struct("=8xI")
@@ -70,34 +68,8 @@ class _Group:
     actions: list[bytes] = field(default_factory=list)
 
 
-class U32Filters:
-    """The u32 filters of one hook. Of one thread; close it.
-
-    Args:
-        kernel: The kernel.
-        hook: Where they hang.
-        device: Named in errors.
-
-    Raises:
-        OSError: No netlink socket can be had.
-    """
-
-    def __init__(self, kernel: Kernel, hook: Hook, *, device: str = "") -> None:
-        self.hook = hook
-        self._device = device
-        self._netlink = Netlink(kernel, NETLINK_ROUTE, device=device)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the socket; filters stay. Repeatable."""
-        self._netlink.close()
+class U32Filters(Hooked):
+    """The u32 filters of one hook."""
 
     def add_table(
         self, pref: int, table: int, *, buckets: int = 1, protocol: int = 0x0800, chain: int = 0
