@@ -82,6 +82,11 @@ class Mover:
         self._queue: list[Unit] = []
         self._tx_queue: list[int] = []
 
+    @property
+    def rules(self) -> int:
+        """How many rules of ours are in the NIC: what was asked for and not yet handed over is not."""
+        return len(self.units) - len(self._queue)
+
     # ------------------------------------------------------------------------------------ records
 
     def settle(self, row: int, state: FlowState, code: str, detail: str = "") -> None:

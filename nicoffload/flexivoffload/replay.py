@@ -179,6 +179,7 @@ class Replay:
                 before = mover.executor.operations.adds
                 mover.flush(due_ns)
                 self._sample("installs", due_ns, mover.executor.operations.adds - before)
+                self._note_rules(due_ns)
             else:
                 self._tick(due_ns)
         if self._change_ns is not None and self._change_ns <= now_ns:
@@ -194,8 +195,13 @@ class Replay:
         # Whole ticks, so that their times stay the same however the packets come.
         steps = 1 if quiet_ns <= DENSE_GAP_NS else max(1, (quiet_ns - DENSE_GAP_NS) // tick_ns)
         self._next_tick_ns = now_ns + steps * tick_ns
+        self._note_rules(now_ns)
+
+    def _note_rules(self, now_ns: int) -> None:
+        """Note how many rules there are. A flush adds some and a tick removes some, so both are to call this."""
+        assert self.manager is not None
         assert self.series is not None
-        self.series.peak("table_rows", now_ns, len(self.manager.mover.units))
+        self.series.peak("table_rows", now_ns, self.manager.mover.rules)
 
     def _sample(self, name: str, now_ns: int, amount: int) -> None:
         if amount:
