@@ -21,7 +21,7 @@ def show_report(report: ReplayReport, output: Output, *, top: int) -> None:
         top: How many flows to list.
     """
     output.line(f"{report.capture} on {report.nic} ({report.nic_title}), policy {report.policy}")
-    output.line(f"{report.duration_s:.3f} s, {report.flows_total:,} flows")
+    output.line(f"{report.duration_s:.3f} s, {counted(report.flows_total, 'flow')}")
     for note in _notes(report):
         output.line(f"note: {note}")
     output.line()
@@ -34,7 +34,7 @@ def show_report(report: ReplayReport, output: Output, *, top: int) -> None:
     if top and report.flows:
         output.line()
         shown = report.flows[:top]
-        output.line(f"the {len(shown)} largest of {report.flows_total:,} flows:")
+        output.line(f"the {len(shown)} largest of {counted(report.flows_total, 'flow')}:")
         output.table(
             _FLOW_COLUMNS, [_flow_row(flow) for flow in shown], right=("NIC bytes", "switch bytes", "moves")
         )
@@ -47,11 +47,8 @@ _FLOW_COLUMNS = ("flow", "VM", "dir", "state", "NIC bytes", "switch bytes", "mov
 
 def _notes(report: ReplayReport) -> list[str]:
     notes = list(report.notes)
-    if report.vms_are_guessed:
-        notes.append(
-            f"no list of VMs was given: {len(report.vms)} destinations, in order of appearance, stand for VMs"
-            " (--vms FILE says which there are)"
-        )
+    if report.guess_note:
+        notes.append(report.guess_note)
     if report.nic_gone:
         notes.append(f"the NIC was lost, and all flows went to the virtual switch: {report.nic_gone}")
     if report.ended_early:
@@ -59,6 +56,11 @@ def _notes(report: ReplayReport) -> list[str]:
     if report.astray.packets:
         notes.append(f"the NIC gave {report.astray.packets:,} packets to the VF of another VM")
     return notes
+
+
+def counted(count: int, word: str) -> str:
+    """Return a number with its noun: ``1 flow``, ``1,200 flows``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _totals(report: ReplayReport) -> list[tuple[str, ...]]:
@@ -112,7 +114,7 @@ def _facts(report: ReplayReport) -> list[tuple[str, str]]:
     peak = max((row.table_rows for row in report.intervals), default=0)
     usable = ", ".join(f"{name} {rows:,}" for name, rows, _ in report.tables) or "none"
     facts = [
-        ("rules added / removed", f"{done.adds:,} / {done.removes:,} in {done.calls:,} calls"),
+        ("rules added / removed", f"{done.adds:,} / {done.removes:,} in {counted(done.calls, 'call')}"),
         ("refused by the NIC", refused),
         ("retries", f"{done.retries:,}"),
         ("flows moved to the NIC / back", f"{done.moves_to_nic:,} / {done.moves_to_vswitch:,}"),

@@ -78,7 +78,7 @@ class Interval:
         start_s: Its begin, seconds after the first packet.
         offloaded: What the NIC's path took.
         onloaded: What the virtual switch took.
-        table_rows: Most rules of ours in the NIC at a tick.
+        table_rows: Most rules of ours in the NIC at a time.
         cpu_percent: Modelled, as it went.
         cpu_percent_without: Modelled, with all traffic on the virtual switch.
     """
@@ -191,6 +191,25 @@ class ReplayReport:
     def total(self) -> Count:
         """All that the file holds."""
         return self.offloaded + self.onloaded + self.skipped_total
+
+    @property
+    def guess_note(self) -> str:
+        """What stands for the VMs where nobody named them, or why nothing does; empty where somebody did."""
+        if not self.vms_are_guessed:
+            return ""
+        if self.vms:
+            count = len(self.vms)
+            stand = "1 destination stands for a VM"
+            if count > 1:
+                stand = f"{count} destinations, in order of appearance, stand for VMs"
+            return f"no list of VMs was given: {stand} (--vms FILE says which there are)"
+        if not self.flows_total:
+            return "the capture holds no packet of a flow"
+        return (
+            "no list of VMs was given, and no destination can stand for a VM (loopback, multicast and broadcast "
+            "addresses can't, nor can any if the NIC has no VFs), so all stays on the virtual switch; capture on the "
+            "uplink of a host with VMs, or say which there are with --vms FILE"
+        )
 
     @property
     def share_packets(self) -> float:
