@@ -202,6 +202,13 @@ def _vm(entry: dict[str, object], path: str) -> Vm:
             parsed_ips.append(str(ipaddress.ip_address(text)))
         except ValueError as cause:
             raise InvalidRequestError(f"{text!r} is no IP address", path=f"{path}/ips/{index}") from cause
+    if not (macs or ips):
+        # In words here, as a schema can only call one of the two keys missing.
+        raise InvalidRequestError(
+            f"VM {entry['name']!r} has no address, so no packet is known to be its",
+            path=path,
+            hint="give it macs or ips",
+        )
     rate = entry.get("max_tx")
     return Vm(
         name=str(entry["name"]),
