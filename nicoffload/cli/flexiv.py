@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = build_parser().parse_args(argv)
+    # An option that a command doesn't know is that command's fault to explain; argparse would blame the whole program.
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     output = output_of(args)
     return run(lambda: int(args.command(args, output)), program="flexivoffload", output=output)
 
@@ -74,7 +77,7 @@ def _add_replay(commands: Any) -> None:
         help=f"list the N largest flows ({SHOWN_FLOWS})",
     )
     add_common(parser)
-    parser.set_defaults(command=_replay)
+    parser.set_defaults(command=_replay, parser=parser)
 
 
 def _add_why(commands: Any) -> None:
@@ -92,7 +95,7 @@ def _add_why(commands: Any) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE", help="a report that `replay --json` wrote")
     _add_setting(parser, is_needed=False)
     add_common(parser)
-    parser.set_defaults(command=_why)
+    parser.set_defaults(command=_why, parser=parser)
 
 
 def _add_policy(commands: Any) -> None:
@@ -106,7 +109,7 @@ def _add_policy(commands: Any) -> None:
     )
     parser.add_argument("policy", type=Path, metavar="POLICY", help="YAML or JSON")
     add_common(parser)
-    parser.set_defaults(command=_policy_check)
+    parser.set_defaults(command=_policy_check, parser=parser)
 
 
 def _add_setting(parser: argparse.ArgumentParser, *, is_needed: bool) -> None:
@@ -131,6 +134,7 @@ def _natural(text: str) -> int:
 
 def _run_replay(args: argparse.Namespace, output: Output, capture: Path) -> ReplayReport:
     from nicoffload import open_nic
+    from nicoffload.cli.flexiv_show import counted
     from nicoffload.flexivoffload.policy import load_policy
     from nicoffload.flexivoffload.session import replay_capture
     from nicoffload.flexivoffload.vms import load_vms
@@ -145,7 +149,9 @@ def _run_replay(args: argparse.Namespace, output: Output, capture: Path) -> Repl
         report = replay_capture(capture, nic, policy, vms, progress=lambda done: tell(int(done * 1000)))
     took_s = time.perf_counter() - began_s
     rate = report.total.packets / took_s if took_s else 0.0
-    output.note(f"replayed {report.total.packets:,} packets in {took_s:.2f} s, {rate:,.0f} packets/s")
+    output.note(
+        f"replayed {counted(report.total.packets, 'packet')} in {took_s:.2f} s, {rate:,.0f} packets/s"
+    )
     return report
 
 
@@ -197,8 +203,10 @@ def _report_of(args: argparse.Namespace, output: Output) -> tuple[dict[str, Any]
             f"{', '.join(missing)} missing",
             hint="flexivoffload why CAPTURE --flow FLOW --nic NIC --policy POLICY, or why --report FILE FLOW",
         )
+    from nicoffload.flexivoffload.explain import check_question
     from nicoffload.flexivoffload.report_json import report_to_json
 
+    check_question(args.flow)  # before the work, not after it
     return report_to_json(_run_replay(args, output, Path(args.capture))), args.flow
 
 
@@ -220,7 +228,7 @@ def _load_report(path: Path) -> dict[str, Any]:
 
 
 def _policy_check(args: argparse.Namespace, output: Output) -> int:
-    from nicoffload.cli.flexiv_show import policy_rows
+    from nicoffload.cli.flexiv_show import counted, policy_rows
     from nicoffload.flexivoffload.policy import load_policy
 
     policy = load_policy(args.policy)
@@ -238,8 +246,7 @@ def _policy_check(args: argparse.Namespace, output: Output) -> int:
         return 0
     output.table(("tier", "rule", "priority", "flows", "decision"), rows, right=("priority",))
     output.line()
-    count = len(policy.rules)
-    output.line(f"{policy.source}: {count} rule{'' if count == 1 else 's'}, no contradiction")
+    output.line(f"{policy.source}: {counted(len(policy.rules), 'rule')}, no contradiction")
     return 0
 
 

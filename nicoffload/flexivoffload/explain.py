@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nicoffload.codec import parse_rule
+from nicoffload.codec import RuleTextError, parse_rule
 from nicoffload.errors import InvalidRequestError, NotFoundError
+from nicoffload.flexivoffload.headers import CUT, UNKNOWN
 from nicoffload.flexivoffload.report import FlowReport
 from nicoffload.model import Masked, Match, PortRange
+
+_ANY_ACTION = " actions=pf"
+"""What a match lacks to be a rule."""
 
 _CODES: Mapping[str, str] = {
     "vswitch.only": "It stays on the virtual switch: it is broadcast, multicast or not IP, its header is cut, or no VM "
@@ -59,7 +63,7 @@ def find_flow(report: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
     same = [flow for flow in flows if flow["flow"] == asked.strip()]
     if len(same) == 1:
         return same[0]
-    match = parse_rule(f"{asked} actions=pf").match if asked.strip() else Match()
+    match = _match_of(asked)
     caught = [flow for flow in flows if _is_caught(match, flow["flow"])]
     if not caught:
         listed = "; ".join(flow["flow"] for flow in flows[:3])
@@ -80,9 +84,32 @@ def find_flow(report: Mapping[str, Any], asked: str) -> Mapping[str, Any]:
     return caught[0]
 
 
+def check_question(asked: str) -> None:
+    """Check that a text can name a flow, before a capture is replayed for it.
+
+    Raises:
+        InvalidRequestError: It is no match.
+    """
+    if asked.strip() != UNKNOWN and not asked.strip().endswith(CUT):
+        _match_of(asked)
+
+
+def _match_of(asked: str) -> Match:
+    if not asked.strip():
+        return Match()
+    try:
+        return parse_rule(f"{asked}{_ANY_ACTION}").match
+    except RuleTextError as error:
+        # The text is shown as it was typed.
+        text = error.text.removesuffix(_ANY_ACTION)
+        raise RuleTextError(
+            error.reason, path=error.path, hint=error.hint, text=text, column=min(error.column, len(text) + 1)
+        ) from error
+
+
 def _is_caught(match: Match, flow: str) -> bool:
     try:
-        named = parse_rule(f"{flow} actions=pf").match
+        named = parse_rule(f"{flow}{_ANY_ACTION}").match
     except InvalidRequestError:
         return False  # a flow without addresses has a name, and no match
     for name, wanted in match.items():
@@ -122,16 +149,35 @@ def explain(flow: Mapping[str, Any], start_ns: int) -> Iterator[str]:
     if not flow["decisions"]:
         yield "  the flow was idle for long, and its record was let go; the last entry was:"
         yield f"  {_sentence({'code': flow['code'], 'policy_rule': flow['policy_rule']})}"
-    for entry in flow["decisions"]:
-        seconds = (entry["time_ns"] - start_ns) / 1e9
-        yield f"  {seconds:>10.3f} s  {entry['from']} → {entry['to']}  [{entry['code']}]"
-        yield f"               {_sentence(entry)}"
+    for together in _moves(flow["decisions"]):
+        first = together[0]
+        seconds = (first["time_ns"] - start_ns) / 1e9
+        states = " → ".join([first["from"], *(entry["to"] for entry in together)])
+        yield f"  {seconds:>10.3f} s  {states}  [{first['code']}]"
+        yield f"               {_sentence(first)}"
     if flow["decisions_left_out"]:
         yield f"  {flow['decisions_left_out']} decisions in the middle were not kept"
 
 
+def _moves(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Yield decisions, those together that are steps of one move: at one time, for one reason."""
+    together: list[Mapping[str, Any]] = []
+    for entry in entries:
+        if together and _reason(together[-1]) != _reason(entry):
+            yield together
+            together = []
+        together.append(entry)
+    if together:
+        yield together
+
+
+def _reason(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return entry["time_ns"], entry["code"], _sentence(entry)
+
+
 def describe(flow: FlowReport, start_ns: int) -> Iterator[str]:
     """Yield a flow's decisions, each as one sentence with its time."""
+    said = ""
     for entry in flow.decisions:
         values = {
             "code": entry.code,
@@ -141,7 +187,10 @@ def describe(flow: FlowReport, start_ns: int) -> Iterator[str]:
             "row_price_pps": round(entry.row_price_pps, 3),
             "op_price_packets": round(entry.op_price_packets, 3),
         }
-        yield f"{(entry.time_ns - start_ns) / 1e9:.3f} s: {_sentence(values)}"
+        text = f"{(entry.time_ns - start_ns) / 1e9:.3f} s: {_sentence(values)}"
+        if text != said:  # two steps of one move have one reason
+            yield text
+        said = text
 
 
 def _whose(flow: Mapping[str, Any]) -> str:

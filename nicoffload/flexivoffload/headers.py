@@ -184,8 +184,12 @@ def ip6(row: np.void, end: str) -> int:
     return int(row[f"ipv6_{end}_hi"]) << 64 | int(row[f"ipv6_{end}_lo"])
 
 
+CUT, UNKNOWN = " (cut)", "unknown"
+"""What the name of a flow ends with whose header is cut, and the name of one that has no match."""
+
+
 def flow_text(key: bytes) -> str:
     """Return a flow's name: the one-line match, with the MAC addresses where it has no IP."""
     row = key_row(key)
     text = format_match(flow_match(row))
-    return f"{text or 'any'} (cut)" if int(row["present"]) & TRUNCATED else text or "unknown"
+    return f"{text or 'any'}{CUT}" if int(row["present"]) & TRUNCATED else text or UNKNOWN

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nicoffload.cli.flexiv import main
-from nicoffload.flexivoffload.explain import find_flow
+from nicoffload.flexivoffload.explain import explain, find_flow
 from nicoffload.schema import find_faults
 
 POLICY = """
@@ -180,3 +180,70 @@ def test_what_is_no_capture(files, capsys, tmp_path):
     files[0] = str(tmp_path / "p.yaml")
     assert main(["replay", *files]) == 2
     assert "not a packet capture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [0, 4, 6])
+def test_an_error_names_its_file_once(files, capsys, place):
+    files[place] = "/nowhere/file"
+    assert main(["replay", *files]) == 2
+    assert capsys.readouterr().err.count("/nowhere/file") == 1
+
+
+def test_rules_are_seen_in_a_capture_shorter_than_a_tick(bench, files, capsys):
+    bench.capture(bench.two_way(40))
+    assert main(["replay", *files, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["operations"]["adds"] > 0
+    assert max(row["table_rows"] for row in answer["intervals"]["rows"]) > 0
+
+
+def test_a_capture_of_loopback_says_why_nothing_stands_for_a_vm(bench, files, capsys):
+    ends = {"src": "127.0.0.1", "dst": "127.0.0.1", "sport": 40_000, "dport": 80}
+    path = bench.capture([bench.packet(time_ns=10**18 + number, **ends) for number in range(5)])
+    assert main(["replay", str(path), *files[1:5]]) == 0
+    assert "no destination can stand for a VM (loopback" in capsys.readouterr().out
+
+
+def test_a_misspelt_key_of_a_vm_is_one_fault(files, capsys, tmp_path):
+    (tmp_path / "vms.json").write_text('{"vms": [{"name": "a", "vf": 0, "ip": ["10.0.0.1"]}]}', "utf-8")
+    assert main(["replay", *files]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean ips?" in shown
+    assert "missing" not in shown
+
+
+@pytest.mark.parametrize("more", ["", ', "ips": []'])
+def test_a_vm_without_any_address(files, capsys, tmp_path, more):
+    (tmp_path / "vms.json").write_text('{"vms": [{"name": "a", "vf": 0' + more + "}]}", "utf-8")
+    assert main(["replay", *files]) == 2
+    assert "VM 'a' has no address" in capsys.readouterr().err
+
+
+def test_a_slip_in_the_asked_flow_is_shown_as_typed_and_before_the_work(files, capsys):
+    assert main(["why", *files, "--flow", "tcp,nw_srcc=1.2.3.4"]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean nw_src?" in shown
+    assert "actions" not in shown
+    assert "replayed" not in shown
+
+
+def test_an_option_of_another_command_names_the_right_help(files, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", *files, "--report", "x"])
+    assert ended.value.code == 2
+    assert "flexivoffload replay --help" in capsys.readouterr().err
+
+
+def test_steps_of_one_move_are_told_in_one_sentence():
+    step = {"time_ns": 5, "code": "placement.idle", "policy_rule": ""}
+    decisions = [
+        {**step, "from": "offloaded", "to": "draining"},
+        {**step, "from": "draining", "to": "onload"},
+        {**step, "time_ns": 9, "from": "offloaded", "to": "draining"},
+    ]
+    count = {"packets": 0, "bytes": 0}
+    flow = {"flow": "tcp", "vm": "a", "direction": "rx", "state": "onload", "first_s": 0.0, "last_s": 0.0}
+    flow |= {"offloaded": count, "onloaded": count, "dropped": count, "counter_disagreements": 0}
+    told = "\n".join(explain({**flow, "decisions": decisions, "decisions_left_out": 0}, 0))
+    assert told.count("It left the NIC because") == 2
+    assert "offloaded → draining → onload" in told
