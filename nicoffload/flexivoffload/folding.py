@@ -106,13 +106,23 @@ class Folded:
                 packets=int(ledger.dropped_packets[its].sum()), bytes=int(ledger.dropped_bytes[its].sum())
             )
             self.dropped[vm] = self.dropped.get(vm, Count()) + lost
-        for row in rows.tolist():
+        for row in self._worth_a_line(table, rows):
             line = flow_line(table, row)
             before = self.lines.get(line.key)
             self.lines[line.key] = before.merged(line) if before else line
         if len(self.lines) > 2 * MAX_LINES:
             largest = sorted(self.lines.values(), key=lambda line: -line.bytes)[:MAX_LINES]
             self.lines = {line.key: line for line in largest}
+
+    def _worth_a_line(self, table: FlowTable, rows: Ints) -> list[int]:
+        """Return the rows that can be among the largest; a scan folds far more than that."""
+        if len(rows) <= 2 * MAX_LINES:
+            return [int(row) for row in rows]
+        came_back = np.array([table.keys[row] in self.lines for row in rows.tolist()])
+        fresh = np.flatnonzero(~came_back)
+        largest = fresh[np.argsort(-table.bytes()[rows[fresh]], kind="stable")[:MAX_LINES]]
+        kept = rows[np.sort(np.concatenate([np.flatnonzero(came_back), largest]))]
+        return [int(row) for row in kept]
 
 
 def flow_line(table: FlowTable, row: int) -> FoldedFlow:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nicoffload.codec import load_json, parse_rate
 from nicoffload.errors import InvalidRequestError
-from nicoffload.flexivoffload.headers import Headers, ip6
+from nicoffload.flexivoffload.headers import Headers
 from nicoffload.model import FIRST_VF_PORT, RateLimit, format_mac, parse_mac
 from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_IPV6, TRUNCATED
 from nicoffload.schema import validate
@@ -62,6 +62,13 @@ Address = tuple[int, int]
 """Family (0 MAC, 4, 6) and number."""
 
 
+Pair = tuple[Address, Address]
+"""MAC and IP address of one end of a packet."""
+
+NO_MAC = -1
+"""Stands for the MAC address of a packet without Ethernet header."""
+
+
 class VmDirectory:
     """Finds the VMs of packets, and makes VMs up from destinations where nobody named them.
 
@@ -90,10 +97,13 @@ class VmDirectory:
         kind = np.zeros(count, np.int8)
         vm = np.full(count, NO_VM, np.int32)
         is_local = np.zeros(count, np.bool_)
-        for row, (present, is_group) in enumerate(_unicast_ip(headers)):
+        ends = zip(
+            _addresses_of(headers, "src"), _addresses_of(headers, "dst"), _unicast_ip(headers), strict=True
+        )
+        for row, (sender, receiver, (present, is_group)) in enumerate(ends):
             if not present:
                 continue
-            source, target = self._ends_of(headers[row], is_group=is_group)
+            source, target = self._ends_of(sender, receiver, is_group=is_group)
             if source != NO_VM:
                 kind[row], vm[row], is_local[row] = TX, source, target != NO_VM
             elif target != NO_VM:
@@ -105,12 +115,12 @@ class VmDirectory:
         in_port[kind != TX] = 0
         return Ends(kind=kind, vm=vm, is_local=is_local, in_port=in_port)
 
-    def _ends_of(self, row: np.void, *, is_group: bool) -> tuple[int, int]:
-        source = self._find(row, "src")
-        target = NO_VM if is_group else self._find(row, "dst")
+    def _ends_of(self, sender: Pair, receiver: Pair, *, is_group: bool) -> tuple[int, int]:
+        source = self._find(sender)
+        target = NO_VM if is_group else self._find(receiver)
         if not self.inferred or is_group or target != NO_VM:
             return source, target
-        here, there = _ip_address(row, "dst"), _ip_address(row, "src")
+        here, there = receiver[1], sender[1]
         if source != NO_VM:
             self._note_partner(here)
         elif len(self.vms) < self._infer_limit and here not in self._partners and _is_unicast(here):
@@ -118,12 +128,10 @@ class VmDirectory:
             self._note_partner(there)
         return source, target
 
-    def _find(self, row: np.void, end: str) -> int:
-        if int(row["present"]) & HAS_ETH:
-            found = self._by_address.get((0, int(row[f"eth_{end}"])))
-            if found is not None:
-                return found
-        return self._by_address.get(_ip_address(row, end), NO_VM)
+    def _find(self, end: Pair) -> int:
+        mac, ip = end
+        found = self._by_address.get(mac)
+        return self._by_address.get(ip, NO_VM) if found is None else found
 
     def _note_partner(self, address: Address) -> None:
         # Only while there is something left to guess: the set would grow with the capture.
@@ -148,10 +156,12 @@ def _addresses(vm: Vm) -> Iterator[Address]:
         yield ip.version, int(ip)
 
 
-def _ip_address(row: np.void, end: str) -> Address:
-    if int(row["present"]) & HAS_IPV4:
-        return 4, int(row[f"ipv4_{end}"])
-    return 6, ip6(row, end)
+def _addresses_of(headers: Headers, end: str) -> Iterator[Pair]:
+    """Yield the addresses of one end of headers, ``src`` or ``dst``: by columns, as rows are slow to take apart."""
+    columns = ("present", f"eth_{end}", f"ipv4_{end}", f"ipv6_{end}_hi", f"ipv6_{end}_lo")
+    for present, mac, ipv4, high, low in zip(*(headers[name].tolist() for name in columns), strict=True):
+        ip = (4, ipv4) if present & HAS_IPV4 else (6, high << 64 | low)
+        yield (0, mac if present & HAS_ETH else NO_MAC), ip
 
 
 def _is_unicast(address: Address) -> bool:
