@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from nicoffload.cli.session import Session
+from nicoffload.cli.session import Session, drives_live
 
 _CAP_NET_ADMIN = 12
 """Bit of the capability, see capability.h."""
@@ -67,13 +67,18 @@ def _libraries() -> Iterator[Check]:
 
 
 def _plugins(session: Session) -> Iterator[Check]:
-    plugins = session.registry().check_profiles()
+    registry = session.registry()
+    plugins = registry.check_profiles()
     if not plugins:
         yield Check(
             name="plugins",
             status="problem",
             detail="none is in use",
             cure="pip install nicoffload-mock, or the plugin of your NIC; see also NICOFFLOAD_PLUGINS",
+        )
+    elif not drives_live(registry):
+        yield Check(
+            name="live NICs", status="warning", detail="no plugin drives any here", cure="use mock:FAMILY"
         )
     for status in plugins:
         name = f"plugin {status.name}"

@@ -25,12 +25,19 @@ def add(commands: Any) -> None:
     """Add the parsers of the group."""
     group = commands.add_parser("flow", help="check, add, remove, list and count rules", description=_RULES)
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = _verb(verbs, "check", "say whether and where a NIC could hold rules; changes nothing", _check)
+    check = _verb(
+        verbs,
+        "check",
+        "say whether and where a NIC could hold rules together; changes nothing",
+        _check,
+    )
     _add_rules(check)
     adding = _verb(verbs, "add", "install rules, all or none", _add)
     _add_rules(adding)
     adding.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    adding.add_argument("--explain", action="store_true", help="show place, caveats and equivalent commands")
+    adding.add_argument(
+        "--explain", action="store_true", help="show place, caveats and the commands that would do the same"
+    )
     adding.add_argument(
         "--best-effort", action="store_true", help="keep what succeeds when a rule is refused"
     )
@@ -73,7 +80,7 @@ def _check(args: argparse.Namespace, session: Session) -> int:
 
     rules = read_rules(args.rules, args.file)
     with session.open(args.nic) as nic:
-        answers = [nic.check(rule) for rule in rules]
+        answers = nic.check_all(rules)
     if session.output.as_json:
         session.answer(
             "flow check", {"nic": args.nic, "answers": [answer_to_json(answer) for answer in answers]}
@@ -118,11 +125,11 @@ def _add(args: argparse.Namespace, session: Session) -> int:
 
 def _explain(nic: Any, rules: tuple[FlowRule, ...], args: argparse.Namespace, session: Session) -> int:
     """Show where the rules would go, together with the commands that would do the same."""
-    from nicoffload.cli.show import answer_to_json
+    from nicoffload.cli.show import answer_to_json, equivalent_lines
     from nicoffload.compiler import Refusal
     from nicoffload.nic import DesiredState
 
-    answers = [nic.check(rule) for rule in rules]
+    answers = nic.check_all(rules)
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
     steps = () if refused else nic.plan(DesiredState(flows=rules)).steps
     if session.output.as_json:
@@ -134,9 +141,9 @@ def _explain(nic: Any, rules: tuple[FlowRule, ...], args: argparse.Namespace, se
     else:
         for answer in answers:
             _print_answer(answer, session)
-        for step in steps:
-            for command in step.equivalents:
-                session.output.line(f"  same as: {command}")
+        if steps and args.explain:
+            for line in equivalent_lines(steps, emulated=nic.info.emulated):
+                session.output.line(line)
     return NotSupportedError.exit_code if refused else 0
 
 
@@ -243,6 +250,7 @@ def _stats(args: argparse.Namespace, session: Session) -> int:
 
 def _print_stats(command: str, nic: str, rows: list[OwnedRule], stats: Any, session: Session) -> None:
     from nicoffload.codec import format_rule, to_json
+    from nicoffload.model import ByteBasis
 
     texts = {row.rule.rule_id: format_rule(row.rule) for row in rows}
     counted: list[FlowStats] = list(stats)
@@ -266,5 +274,7 @@ def _print_stats(command: str, nic: str, rows: list[OwnedRule], stats: Any, sess
             ],
             right=("packets", "bytes"),
         )
+        if any(one.facts and one.facts.byte_basis is ByteBasis.UNKNOWN for one in counted):
+            session.output.line("unknown: whether bytes include the Ethernet header is unknown for this NIC")
     else:
         session.output.line("No rules of ours.")

@@ -17,7 +17,8 @@ _GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins
 _DESCRIPTION = """\
 One vocabulary for NIC offload: flow filters, virtual functions, rates, statistics.
 
-A NIC is a PCI address (0000:03:00.0), an interface name (enp3s0f0), or an emulated NIC (mock:sfn5122f).
+A NIC is an emulated NIC (mock:sfn5122f) or, where a plugin drives live NICs, a PCI address (0000:03:00.0) or an
+interface name (enp3s0f0). None of the plugins that come with nicoffload does; `nicoffload doctor` says what there is.
 """
 
 

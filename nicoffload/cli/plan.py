@@ -40,9 +40,8 @@ def add(commands: Any) -> None:
         parser.add_argument(
             "--file", required=True, metavar="FILE", help="the state, as YAML or JSON; - for stdin"
         )
-        parser.add_argument(
-            "--equivalents", action="store_true", help="show the commands that would do the same"
-        )
+        parser.add_argument("--explain", action="store_true", help="show the commands that would do the same")
+        parser.add_argument("--equivalents", action="store_true", dest="explain", help=argparse.SUPPRESS)
         if command is _apply:
             parser.add_argument("--yes", action="store_true", help="do it without asking")
             parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
@@ -53,27 +52,27 @@ def add(commands: Any) -> None:
 def _plan(args: argparse.Namespace, session: Session) -> int:
     document, source = _read(args)
     with session.open(args.nic) as nic:
-        plan = _planned(document, source, nic)
-    _print(plan, args, session, applied=False)
+        plan, emulated = _planned(document, source, nic), nic.info.emulated
+    _print(plan, args, session, emulated=emulated)
     return 0
 
 
 def _apply(args: argparse.Namespace, session: Session) -> int:
     document, source = _read(args)
     with session.open(args.nic) as nic:
-        plan = _planned(document, source, nic)
+        plan, emulated = _planned(document, source, nic), nic.info.emulated
         if args.dry_run or not plan.steps:
-            _print(plan, args, session, applied=False)
+            _print(plan, args, session, emulated=emulated)
             return 0
         if not session.output.as_json:
-            _print(plan, args, session, applied=False)
+            _print(plan, args, session, emulated=emulated)
         if not args.yes and not _confirmed(plan, session):
             session.output.note("Nothing done.")
             return 1
         with session.output.progress("applying", len(plan.steps)) as progress:
             nic.apply(plan, progress=lambda done, _total, _what: progress(done))
     if session.output.as_json:
-        _print(plan, args, session, applied=True)
+        _print(plan, args, session, emulated=emulated, applied=True)
     else:
         session.output.line(f"Done: {_count(plan)}.")
     return 0
@@ -106,7 +105,10 @@ def _count(plan: Plan) -> str:
     return "1 step" if len(plan.steps) == 1 else f"{len(plan.steps)} steps"
 
 
-def _print(plan: Plan, args: argparse.Namespace, session: Session, *, applied: bool) -> None:
+def _print(
+    plan: Plan, args: argparse.Namespace, session: Session, *, emulated: bool, applied: bool = False
+) -> None:
+    from nicoffload.cli.show import equivalent_lines
     from nicoffload.codec import to_json
 
     if session.output.as_json:
@@ -136,8 +138,7 @@ def _print(plan: Plan, args: argparse.Namespace, session: Session, *, applied: b
             for step in plan.steps
         ],
     )
-    if args.equivalents:
-        for step in plan.steps:
-            for command in step.equivalents:
-                session.output.line(f"same as: {command}")
+    if args.explain:
+        for line in equivalent_lines(plan.steps, emulated=emulated):
+            session.output.line(line)
     session.output.line(f"{_count(plan)}, disruption {plan.disruption.value}.")

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.output import Output
+from nicoffload.errors import NotFoundError
 
 if TYPE_CHECKING:
     from nicoffload.nic import Nic
     from nicoffload.registry import Registry
+
+NO_LIVE = (
+    "no plugin that is installed drives live NICs; emulated ones: mock:FAMILY, see `nicoffload profiles`"
+)
+"""What to say to who names a NIC of this machine."""
+
+_PCI_ADDRESS = re.compile(r"(?:[0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 
 SCHEMA = "cli-output"
 """The schema of everything that ``nicoffload --json`` prints."""
@@ -53,7 +63,13 @@ class Session:
         """
         from nicoffload.nic import open_nic
 
-        nic = open_nic(name, registry=registry or self.registry(), state_dir=self.state_dir, owner=OWNER)
+        plugins = registry or self.registry()
+        try:
+            nic = open_nic(name, registry=plugins, state_dir=self.state_dir, owner=OWNER)
+        except NotFoundError as cause:
+            if cause.device != name or not is_live_name(name) or drives_live(plugins):
+                raise
+            raise NotFoundError(cause.message, device=name, hint=NO_LIVE) from cause
         if not nic.recovery.clean:
             from nicoffload.cli.show import recovery_lines
 
@@ -64,6 +80,16 @@ class Session:
     def answer(self, command: str, document: dict[str, Any]) -> None:
         """Print the answer of a command as JSON."""
         self.output.json(SCHEMA, {"command": command, **document})
+
+
+def is_live_name(name: str) -> bool:
+    """Return whether a name is a PCI address, or that of an interface of this machine."""
+    return bool(_PCI_ADDRESS.fullmatch(name)) or name in {ifname for _, ifname in socket.if_nameindex()}
+
+
+def drives_live(registry: Registry) -> bool:
+    """Return whether a plugin that is in use knows a NIC that is not emulated."""
+    return any(not device.emulated for device in registry.devices())
 
 
 Command = Callable[[argparse.Namespace, Session], int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nicoffload.cli.report import reason_to_json, reasons_lines
@@ -10,7 +10,7 @@ from nicoffload.codec import format_rule, rule_to_json
 from nicoffload.compiler import Refusal, Rung
 from nicoffload.driver import Placement
 from nicoffload.model import FIELDS
-from nicoffload.nic import Recovery
+from nicoffload.nic import Recovery, Step
 
 LADDER_COLUMNS = ("what this NIC could hold instead", "table", "rule", "what else it would catch")
 
@@ -71,6 +71,15 @@ def refusal_to_json(refusal: Refusal) -> dict[str, Any]:
 def answer_to_json(answer: Placement | Refusal) -> dict[str, Any]:
     """Return what the compiler answered as a JSON value."""
     return placement_to_json(answer) if isinstance(answer, Placement) else refusal_to_json(answer)
+
+
+def equivalent_lines(steps: Iterable[Step], *, emulated: bool) -> Iterator[str]:
+    """Yield the shell commands that would do the same, or why there are none."""
+    commands = [command for step in steps for command in step.equivalents]
+    yield from (f"same as: {command}" for command in commands)
+    if not commands:
+        which = "an emulated NIC" if emulated else "this NIC"
+        yield f"{which}: no tc, ip or ethtool command does the same"
 
 
 def recovery_lines(recovery: Recovery) -> Iterator[str]:

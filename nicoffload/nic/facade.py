@@ -138,6 +138,15 @@ class Nic:
         with self._looking() as book:
             return book.compiler().lower(rule)
 
+    def check_all(self, rules: Iterable[FlowRule]) -> Sequence[Placement | Refusal]:
+        """Return where rules would go together, or every reason why one can't. Changes nothing.
+
+        Args:
+            rules: Answer i is that of rule i, with the rules before it that have a place installed.
+        """
+        with self._looking() as book:
+            return book.fresh_compiler(Reading(book.filters.dump())).place_many(rules)
+
     def add_flows(self, rules: Iterable[FlowRule], *, atomic: bool = True) -> FlowReport:
         """Install rules and read them back.
 

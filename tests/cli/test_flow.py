@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -41,6 +42,17 @@ def test_check_as_json(cli, family, code):
     document = cli.json("flow", "check", f"mock:{family}", rule, DNS, code=code)
     assert document["answers"][0]["accepted"] is (code == 0)
     assert len(document["answers"]) == 2
+
+
+def test_rules_are_checked_together_as_add_would_install_them(cli):
+    same = f"{WEB[:-1]}1"
+    checked = cli("flow", "check", "mock:sfn5122f", WEB, DNS, same)
+    assert checked.code == 3
+    assert cli("flow", "add", "mock:sfn5122f", WEB, DNS, same).code == 5
+    assert [line for line in checked.out.splitlines() if line.startswith("refused: ")] == [f"refused: {same}"]
+    assert re.findall(r"slot (\d+)", cli.ok("flow", "check", "mock:ixgbe", WEB, DNS)) == ["0", "1"]
+    nic = cli.nic("ixgbe")
+    assert cli.ok("flow", "check", nic, WEB) == cli.ok("flow", "check", nic, WEB)
 
 
 def test_add_list_count_remove(cli):
@@ -84,7 +96,9 @@ def test_a_rule_that_the_shell_has_cut_is_told_from_one_without_actions(cli, ver
 
 def test_explain_shows_the_place_and_installs(cli):
     nic = cli.nic("mlx5")
-    assert "table flower_fdb, flow type tcp4" in cli.ok("flow", "add", nic, WEB, "--explain")
+    out = cli.ok("flow", "add", nic, WEB, "--explain")
+    assert "table flower_fdb, flow type tcp4" in out
+    assert "an emulated NIC: no tc, ip or ethtool command does the same" in out
     assert len(cli.json("flow", "list", nic)["rules"]) == 1
 
 
@@ -93,7 +107,9 @@ def test_all_or_none_unless_best_effort(cli):
     bad = "tcp,nw_src=10.0.0.0/8 actions=vf:1"
     refused = cli("flow", "add", nic, WEB, bad)
     assert refused.code == 3
-    assert refused.err.startswith(f"error: {nic}: the rule can't be held\n  - ")
+    assert refused.err.startswith(f"error: {nic}: ")
+    assert refused.err.splitlines()[0].endswith(": the rule can't be held")
+    assert refused.err.splitlines()[1].startswith("  - ")
     assert cli.json("flow", "list", nic)["rules"] == []
     kept = cli("flow", "add", nic, WEB, bad, "--best-effort")
     assert kept.code == 3
