@@ -60,11 +60,12 @@ def _headline(fault: NicOffloadError) -> str:
     text = str(fault)
     if not isinstance(fault, NotSupportedError):
         return text
-    said = [reason.message for reason in fault.reasons]
-    if fault.kernel_message and any(fault.kernel_message in message for message in said):
-        text = text.removesuffix(f" [kernel: {fault.kernel_message}]")
-    # Who raises it may end the message with the first reason, for those who see no more than the message.
-    return text.removesuffix(f": {fault.reasons[0]}")
+    kernel = f" [kernel: {fault.kernel_message}]" if fault.kernel_message else ""
+    before = text.removesuffix(kernel).removesuffix(fault.message)
+    # Who raises it may end the message with the reasons, for those who see no more than the message.
+    message = min((fault.message.partition(f": {reason}")[0] for reason in fault.reasons), key=len)
+    known = any(fault.kernel_message in reason.message for reason in fault.reasons)
+    return f"{before}{message}{'' if known else kernel}"
 
 
 def reason_to_json(reason: Reason) -> dict[str, Any]:
