@@ -8,6 +8,9 @@ from typing import Any
 from nicoffload.cli.arguments import add_common
 from nicoffload.cli.session import Session
 
+_EMULATOR = "emulator"
+"""Capability whose detail lists what the emulator assumes."""
+
 
 def add(commands: Any) -> None:
     """Add the command's parser."""
@@ -49,9 +52,19 @@ def _capabilities(args: argparse.Namespace, session: Session) -> int:
     out = session.output
     out.line(f"{info.name}: {info.title} ({info.family}{', emulated' if info.emulated else ''})")
     columns = ["capability", "support", "evidence", "detail", *(["source"] if args.sources else [])]
-    rows = [[c.name, c.support.value, c.evidence.value, c.detail, c.source][: len(columns)] for c in found]
+    # What the emulator assumes is a list of sentences: too long for a cell.
+    title, _, assumed = next((c.detail for c in found if c.name == _EMULATOR), "").partition(": ")
+    rows = [
+        [c.name, c.support.value, c.evidence.value, title if c.name == _EMULATOR else c.detail, c.source]
+        for c in found
+    ]
     out.line()
-    out.table(columns, rows)
+    out.table(columns, [row[: len(columns)] for row in rows])
+    if assumed:
+        out.line()
+        out.line(f"{title}:")
+        for each in assumed.split("; "):
+            out.line(f"  - {each}")
     if tables:
         out.line()
         out.table(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common
 from nicoffload.cli.session import Session
-from nicoffload.errors import InvalidRequestError
+from nicoffload.errors import ConflictError, InvalidRequestError
 
 if TYPE_CHECKING:
     from nicoffload.model import VfState, VlanTag
@@ -232,7 +232,7 @@ def _release(args: argparse.Namespace, session: Session) -> int:
         session.output.line(
             f"vf:{args.vf} is free." if outcome.released else f"Nothing done: {outcome.detail}"
         )
-    return 0
+    return 0 if outcome.released else ConflictError.exit_code
 
 
 def _named_lease(vf: int, owner: str, epoch: int) -> Lease:

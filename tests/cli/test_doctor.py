@@ -21,6 +21,7 @@ def test_a_sound_machine(cli):
     assert found["rich"]["status"] == "ok"
     assert found["plugin mock"]["status"] == "ok"
     assert found["state folder"]["status"] == "ok"
+    assert found["live NICs"]["detail"] == "no plugin drives any here"
 
 
 def test_a_plugin_that_failed_is_a_problem_with_its_cure(cli, monkeypatch):

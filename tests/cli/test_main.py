@@ -260,3 +260,11 @@ def test_help_starts_quickly():
 
 def test_styles_are_words_that_are_printed():
     assert set(output_module.STYLES) >= {"yes", "no", "ok", "warning", "problem", "failed"}
+
+
+@pytest.mark.parametrize("name", ["0000:03:00.0", "03:00.0", "lo"])
+def test_a_live_nic_is_told_from_a_slip_of_the_pen(cli, name):
+    answer = cli("capabilities", name)
+    assert answer.code == 4
+    assert "no plugin that is installed drives live NICs" in answer.err
+    assert "drives live NICs" not in cli("capabilities", "mock:ixbge").err
