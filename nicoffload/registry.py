@@ -144,7 +144,7 @@ class Registry:
         known = [device.name for device in self.devices()]
         emulated = any(status.name == "mock" and status.ok for status in self.plugins)
         known += [f"mock:{family}" for family in self.profiles.families()] if emulated else []
-        near = difflib.get_close_matches(name, known, n=3)
+        near = difflib.get_close_matches(name, dict.fromkeys(known), n=3)
         if near:
             parts.append(f"near: {', '.join(near)}")
         parts += [f"plugin {status.name} is not in use: {status.error}" for status in self.failed]
