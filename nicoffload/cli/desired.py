@@ -17,7 +17,7 @@ from nicoffload.codec import (
 )
 from nicoffload.codec.state import rate_bound_from_json
 from nicoffload.errors import InvalidRequestError
-from nicoffload.schema import validate
+from nicoffload.schema import Fault, raise_faults, validate
 
 if TYPE_CHECKING:
     from nicoffload.model import FlowRule, RateLimit, VfConfig
@@ -100,13 +100,24 @@ def _rates(documents: Sequence[Any], nic: Nic) -> dict[int, RateLimit]:
 
 def _flows(documents: Sequence[Any]) -> tuple[FlowRule, ...]:
     places: dict[uuid.UUID, int] = {}
-    rules = []
+    rules: list[FlowRule] = []
+    faults: list[InvalidRequestError] = []
     for index, document in enumerate(documents):
-        rule = _flow(document, f"/flows/{index}")
+        path = f"/flows/{index}"
+        try:
+            rule = _flow(document, path)
+        except InvalidRequestError as fault:
+            faults.append(fault)
+            continue
         if rule.rule_id in places:
-            raise InvalidRequestError(f"is the same as /flows/{places[rule.rule_id]}", path=f"/flows/{index}")
-        places[rule.rule_id] = index
+            same = f"is the same as /flows/{places[rule.rule_id]}"
+            faults.append(InvalidRequestError(same, path=path))
+        places.setdefault(rule.rule_id, index)
         rules.append(rule)
+    if len(faults) == 1:
+        raise faults[0]
+    found = [Fault(path=fault.path, message=fault.message, hint=fault.hint) for fault in faults]
+    raise_faults(found, error=InvalidRequestError)
     return tuple(rules)
 
 

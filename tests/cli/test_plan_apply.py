@@ -125,3 +125,14 @@ def test_a_wrong_file_is_told_with_its_place(cli, desired, monkeypatch, text, sa
 
 def test_no_such_file(cli):
     assert cli("plan", "mock:mlx5", "--file", "none.yaml").code == 4
+
+
+def test_every_rule_of_a_file_that_is_wrong_is_told_at_once(cli):
+    path = cli.folder / "wrong.yaml"
+    drop = "tcp,tp_dst=80 actions=drop"
+    path.write_text(f"flows:\n  - {drop}\n  - tcp,nw_dts=1 actions=drop\n  - {drop}\n  - tcp actions=vf\n")
+    answer = cli("plan", "mock:mlx5", "--file", str(path))
+    assert answer.code == 2
+    assert "3 faults" in answer.err
+    for said in ("/flows/1/match: ", "/flows/2: is the same as /flows/0", "/flows/3/actions/0: "):
+        assert said in answer.err
