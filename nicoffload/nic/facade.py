@@ -12,7 +12,7 @@ from typing import Self
 
 from nicoffload.compiler import Refusal
 from nicoffload.driver.contract import Driver, PacketPath, Placement, TableState
-from nicoffload.errors import ConflictError, InvalidRequestError, JournalError, NotFoundError
+from nicoffload.errors import ConflictError, InvalidRequestError, NotFoundError
 from nicoffload.model import (
     Capability,
     DeviceInfo,
@@ -29,10 +29,11 @@ from nicoffload.model import (
 from nicoffload.nic.adopt import find_ours, recover
 from nicoffload.nic.facets import Facets
 from nicoffload.nic.flow_book import FlowBook
-from nicoffload.nic.flow_change import FlowChange, place, with_notes
+from nicoffload.nic.flow_change import FlowChange, name_rules, place, with_notes
 from nicoffload.nic.journal import Journal
 from nicoffload.nic.leases import LeaseDesk
 from nicoffload.nic.planning import Planner, Work
+from nicoffload.nic.request_check import check_limits, check_rules
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.settings import EnableTable, RateChange, VfConfigChange, VfCountChange
 from nicoffload.nic.transaction import Change, Progress, run
@@ -128,6 +129,7 @@ class Nic:
 
     def tables(self) -> Sequence[TableState]:
         """Return the filter tables in order of preference. Changes nothing."""
+        self._check_open()
         return self._facets.filters().tables()
 
     def check(self, rule: FlowRule) -> Placement | Refusal:
@@ -136,6 +138,7 @@ class Nic:
         The answer holds until the next change of the NIC.
         """
         with self._looking() as book:
+            check_rules((rule,), self.name)
             return book.compiler().lower(rule)
 
     def check_all(self, rules: Iterable[FlowRule]) -> Sequence[Placement | Refusal]:
@@ -167,13 +170,16 @@ class Nic:
         """
         with self._changing():
             book = self._facets.book(self._book)
-            placed, refused = place(rules, book.compiler().place_many, self.name)
+            wanted = check_rules(rules, self.name)
+            placed, refused = place(wanted, book.compiler().place_many, self.name)
             if not placed or (atomic and refused):
                 book.release(placement.rule.rule_id for placement in placed)
                 if atomic and refused:
-                    raise with_notes(refused)
+                    raise with_notes(refused, wanted)
+                name_rules(refused, wanted)
                 return FlowReport(refused=tuple(refused))
-            change = self._flow_change(book, placements=placed, atomic=atomic)
+            name_rules(refused, wanted)
+            change = self._flow_change(book, placements=placed, atomic=atomic, request=wanted)
             self._run(change.title, [change])
             return FlowReport(installed=tuple(change.installed), refused=(*refused, *change.refused))
 
@@ -243,6 +249,7 @@ class Nic:
 
     def vfs(self) -> Sequence[VfState]:
         """Return the VFs that exist, by index. Changes nothing."""
+        self._check_open()
         return self._facets.vfs().states()
 
     def vf_limit(self) -> int:
@@ -338,12 +345,14 @@ class Nic:
     def leases(self) -> Sequence[Lease]:
         """Return the leases that are not over, by VF."""
         with self._guard:
+            self._check_open()
             return self._facets.desk(self._desk).leases()
 
     # --------------------------------------------------------------------------------------------- rates, statistics
 
     def rates(self) -> Sequence[RateReport]:
         """Return the transmit rates of all VFs, by index. Changes nothing."""
+        self._check_open()
         return self._facets.rates().read()
 
     def set_rates(self, limits: Mapping[int, RateLimit]) -> Sequence[RateReport]:
@@ -364,14 +373,20 @@ class Nic:
         """
         with self._changing():
             rates = self._facets.rates()
+            check_limits(limits, self.name)
             if not limits:
                 return ()
+            exist = {report.vf for report in rates.read()}
+            for vf in limits:
+                if vf not in exist:
+                    raise self._no_vf(vf, len(exist), "/vf")
             change = RateChange(self._driver, self._retry, rates, limits)
             self._run(change.title, [change])
             return change.reports
 
     def stats(self) -> Sequence[TrafficStats]:
         """Return the counters of the uplink and the VFs. Changes nothing."""
+        self._check_open()
         return self._facets.statistics().read()
 
     # ------------------------------------------------------------------------------------------------- desired state
@@ -403,12 +418,23 @@ class Nic:
                 raise ConflictError(
                     "the NIC changed since the plan was made", device=self.name, hint="plan again"
                 )
-            return self._do(f"apply a plan of {len(work.steps)} steps", work, progress=progress)
+            return self._do(
+                f"apply a plan of {len(work.steps)} steps",
+                work,
+                progress=progress,
+                request=plan.desired.flows,
+            )
 
     # ------------------------------------------------------------------------------------------------------- inside
 
     def _do(
-        self, title: str, work: Work, *, force: bool = False, progress: Progress | None = None
+        self,
+        title: str,
+        work: Work,
+        *,
+        force: bool = False,
+        progress: Progress | None = None,
+        request: Sequence[FlowRule] = (),
     ) -> ApplyReport:
         changes: list[Change] = []
         retry, driver = self._retry, self._driver
@@ -429,7 +455,7 @@ class Nic:
             changes.append(RateChange(driver, retry, self._facets.rates(), work.rates))
         added = None
         if work.add:
-            added = self._flow_change(self._facets.book(self._book), placements=work.add)
+            added = self._flow_change(self._facets.book(self._book), placements=work.add, request=request)
             changes.append(added)
         if changes:
             self._run(title, changes, progress)
@@ -454,6 +480,7 @@ class Nic:
         remove: Sequence[Owned] = (),
         placements: Sequence[Placement] = (),
         atomic: bool = True,
+        request: Sequence[FlowRule] = (),
     ) -> FlowChange:
         return FlowChange(
             book,
@@ -463,6 +490,7 @@ class Nic:
             placements=placements,
             atomic=atomic,
             shared=self._driver.persistent,
+            request=request,
         )
 
     def _planner(self) -> Planner:
@@ -473,12 +501,15 @@ class Nic:
             raise InvalidRequestError("a VF is named twice", path="/vfs", device=self.name)
         for index, config in enumerate(configs):
             if config.vf not in states:
-                raise NotFoundError(
-                    f"there is no VF {config.vf}; there are {len(states)}",
-                    path=f"/vfs/{index}/vf",
-                    device=self.name,
-                    hint="VFs are counted from 0; `nicoffload vf create` makes more",
-                )
+                raise self._no_vf(config.vf, len(states), f"/vfs/{index}/vf")
+
+    def _no_vf(self, vf: int, count: int, path: str) -> NotFoundError:
+        return NotFoundError(
+            f"there is no VF {vf}; there are {count}",
+            path=path,
+            device=self.name,
+            hint="VFs are counted from 0; `nicoffload vf create` makes more",
+        )
 
     def _note_configs(self, configs: Iterable[VfConfig]) -> None:
         for config in configs:
@@ -500,7 +531,9 @@ class Nic:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise JournalError("the NIC is closed", device=self.name, hint="open it again")
+            raise InvalidRequestError(
+                "the NIC is closed", device=self.name, hint="open it again with open_nic"
+            )
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -518,6 +551,7 @@ class Nic:
     @contextmanager
     def _looking(self) -> Iterator[FlowBook]:
         with self._guard:
+            self._check_open()
             book = self._facets.book(self._book)
             self._refresh()
             yield book

@@ -33,6 +33,7 @@ class FlowChange(Change):
         placements: Rules that come, with their places taken in the book's compiler.
         atomic: Whether one rule that is refused makes it fail.
         shared: Whether other programs can change the NIC under us.
+        request: All rules that were asked for, in their order, so that errors can tell which is meant.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class FlowChange(Change):
         placements: Sequence[Placement] = (),
         atomic: bool = True,
         shared: bool = True,
+        request: Sequence[FlowRule] = (),
     ) -> None:
         self.title = _title(len(remove), len(placements))
         self.installed: list[InstalledRule] = []
@@ -56,6 +58,7 @@ class FlowChange(Change):
         self._placements = placements
         self._atomic = atomic
         self._shared = shared
+        self._request = request
         self._no_trace = False
 
     def rule_intents(self) -> Sequence[RuleIntent]:
@@ -159,7 +162,8 @@ class FlowChange(Change):
 
     def _handle_refused(self, wrong: Sequence[RuleRef]) -> None:
         if self._atomic:
-            raise with_notes(self.refused)
+            raise with_notes(self.refused, self._request)
+        name_rules(self.refused, self._request)
         if wrong:
             answers = self._retry.bulk(self._book.filters.destroy_many, wrong, "destroy_many")
             error = first_error([answer for answer in answers if not isinstance(answer, NotFoundError)])
@@ -250,14 +254,30 @@ def place(
     return placed, refused
 
 
-def with_notes(refused: Sequence[Refused]) -> NicOffloadError:
-    """Return the first error, with the others as notes so that none is lost."""
+def with_notes(refused: Sequence[Refused], request: Sequence[FlowRule]) -> NicOffloadError:
+    """Return the first error, with the others as notes so that none is lost; each names its rule."""
+    name_rules(refused, request)
     first = refused[0][1]
-    for rule, error in refused[1:_MOST_NOTES]:
-        first.add_note(f"rule {rule.rule_id}: {error}")
+    for _, error in refused[1:_MOST_NOTES]:
+        first.add_note(str(error))
     if len(refused) > _MOST_NOTES:
         first.add_note(f"and {len(refused) - _MOST_NOTES} rules more")
     return first
+
+
+def name_rules(refused: Sequence[Refused], request: Sequence[FlowRule]) -> None:
+    """Make each error say which rule of the request it is about; where there is only one, it needs no name."""
+    if len(request) < 2:
+        return
+    positions = {rule.rule_id: index for index, rule in enumerate(request)}
+    for rule, error in refused:
+        at = positions.get(rule.rule_id)
+        if at is None:  # a rule that is there already, and has to be installed anew
+            name = f"rule {rule.rule_id}"
+        else:
+            name = f"rule {at + 1} of {len(request)} (id {rule.rule_id})"
+            error.path = f"/flows/{at}{error.path}"
+        error.message = f"{name}: {error.message}"
 
 
 def _record(owned: Owned) -> RuleRecord:

@@ -17,6 +17,7 @@ from nicoffload.model.values import FIRST_VF_PORT
 from nicoffload.nic import equivalents
 from nicoffload.nic.flow_book import FlowBook, rule_key
 from nicoffload.nic.flow_change import with_notes
+from nicoffload.nic.rate_check import check_rates
 from nicoffload.nic.settings import differences, rate_of
 from nicoffload.nic.values import DesiredState, Owned, Step
 from nicoffload.nic.verify import Reading
@@ -154,6 +155,7 @@ class Planner:
             report = reports.get(vf)
             if report is None or not self._has_rate(report, limit):
                 wanted[vf] = limit
+        check_rates(wanted, self._driver.profile.rates, self._device)
         return wanted
 
     def _has_rate(self, report: RateReport, limit: RateLimit) -> bool:
@@ -186,7 +188,7 @@ class Planner:
         back = [
             each.rule for each in go if each.rule_id not in names and self._comes_back(each, keep, desired)
         ]
-        placements, tables = self._placed([*come, *back], go, vfs)
+        placements, tables = self._placed([*come, *back], go, vfs, desired.flows)
         return tuple(go), placements, tables
 
     def _compared(self, desired: DesiredState, book: FlowBook) -> tuple[set[uuid.UUID], list[FlowRule]]:
@@ -211,7 +213,7 @@ class Planner:
         return each.rule_id in keep or not desired.exact
 
     def _placed(
-        self, rules: Sequence[FlowRule], go: Sequence[Owned], vfs: int
+        self, rules: Sequence[FlowRule], go: Sequence[Owned], vfs: int, request: Sequence[FlowRule]
     ) -> tuple[tuple[Placement, ...], tuple[str, ...]]:
         """Place rules, in tables that have to be enabled where there is no other."""
         assert self._book is not None
@@ -237,7 +239,7 @@ class Planner:
             if isinstance(answer, Refusal)
         ]
         if refused:
-            raise with_notes(refused)
+            raise with_notes(refused, request)
         placements = tuple(answer for answer in answers if not isinstance(answer, Refusal))
         used = {placement.table for placement in placements}
         return placements, tuple(state.table.name for state in states if state.table.name in used & blocked)

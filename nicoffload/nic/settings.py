@@ -225,7 +225,7 @@ class EnableTable(Change):
 
     def undo(self) -> Undone:
         """Leave it on: an empty table that is on takes nothing from anybody."""
-        return Undone()
+        return Undone(kept=(f"table {self._name} stays enabled",))
 
 
 def as_it_was(config: VfConfig, state: VfState) -> VfConfig:

@@ -23,12 +23,14 @@ class Undone:
         stuck_rules: Rules that could not be put back.
         stuck_steps: Targets of settings that could not be put back.
         residue: What is left behind, in words; empty when all is as before.
+        kept: What stays on purpose, in words.
     """
 
     moved: tuple[RuleRecord, ...] = ()
     stuck_rules: tuple[uuid.UUID, ...] = ()
     stuck_steps: tuple[str, ...] = ()
     residue: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 class Change(ABC):
@@ -138,6 +140,9 @@ def _take_back(
             device=device,
             hint="what is left is in the journal: the next open tries again to take it back",
         ) from first
+    if isinstance(first, NicOffloadError):
+        kept = [text for each in undone for text in each.kept]
+        first.hint = "; ".join(filter(None, (first.hint, "what was done was undone", *kept)))
 
 
 def _undo(change: Change, first: BaseException) -> Undone:

@@ -9,7 +9,7 @@ import time
 import pytest
 from fake_driver import FakeDriver, make_table
 
-from nicoffload.errors import JournalError
+from nicoffload.errors import InvalidRequestError
 
 KINDS = {
     "cookies": {"cookies": True},
@@ -93,7 +93,7 @@ def test_a_closed_nic_says_so(open_fake, rule, tmp_path):
         nic.close()
         assert driver.closed == 1
         for call in (nic.flows, lambda nic=nic: nic.add_flows([rule(2)])):
-            with pytest.raises(JournalError, match="closed"):
+            with pytest.raises(InvalidRequestError, match="closed"):
                 call()
 
 
