@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from nicoffload import load_registry
 from nicoffload.driver import RuleRef
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model import RateLimit, ToVf, VfConfig, VlanTag
@@ -124,3 +125,14 @@ def test_a_folder_that_does_not_exist(open_mock, tmp_path):
 
 def test_without_a_file_nothing_outlives_the_process(open_mock):
     assert not open_mock("sfn5122f").persistent
+
+
+def test_who_opens_the_file_finds_earlier_resets_over(tmp_path):
+    name = f"mock:ixgbe,vfs=2,state={tmp_path / 'nic'}"
+    nic = load_registry().open(name)
+    nic.virtual_functions.configure_many([VfConfig(vf=0, trust=True)])
+    assert not nic.virtual_functions.states()[0].ready
+    nic.close()
+    nic = load_registry().open(name)
+    assert nic.virtual_functions.states()[0].ready
+    nic.close()

@@ -53,6 +53,7 @@ NOTES: tuple[str, ...] = (
     "the emulated port is never congested, so guarantees and shares of VFs are stored and reported, not felt",
     "tunnels are not taken apart, so a rule on a tunnel's fields never matches",
     "header rewriting is accepted and changes no delivery",
+    "whoever opens a state file finds the resets of earlier processes over, unless they take longer than 2 s",
 )
 """How the emulated switch behaves where profiles are silent."""
 
