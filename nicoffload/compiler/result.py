@@ -81,6 +81,10 @@ class Refusal:
     def __repr__(self) -> str:
         return f"Refusal(rule={self.rule!r}, reasons={self.reasons!r})"
 
+    def __str__(self) -> str:
+        own = [str(reason) for reason in self.reasons if reason.code != OTHER_TABLE]
+        return f"refused: {'; '.join(own)}"
+
     @property
     def ladder(self) -> tuple[Rung, ...]:
         """The ladder, finest rung first, as the NIC stands when it is first asked for."""

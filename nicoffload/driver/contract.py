@@ -44,6 +44,11 @@ class Placement(NamedTuple):
     slot: int | None = None
     caveats: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        slot = f", slot {self.slot}" if self.slot is not None else ""
+        caveats = f" (note: {'; '.join(self.caveats)})" if self.caveats else ""
+        return f"table {self.table}, flow type {self.flow_type}{slot}{caveats}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleRef:
