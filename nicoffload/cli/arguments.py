@@ -82,3 +82,8 @@ def output_of(args: argparse.Namespace) -> Output:
     """Return where to write, from the common options and NO_COLOR."""
     no_color = getattr(args, "no_color", False) or bool(os.environ.get("NO_COLOR"))
     return Output(as_json=getattr(args, "as_json", False), color=not no_color)
+
+
+def add_nic(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a NIC."""
+    parser.add_argument("nic", metavar="NIC", help="mock:FAMILY, or what an installed plugin drives")

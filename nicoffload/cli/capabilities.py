@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nicoffload.cli.arguments import add_common
+from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
 
 _EMULATOR = "emulator"
@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         help="show what a NIC can do",
         description="Show what a NIC can do. evidence: declared by its profile, probed on the device, or observed.",
     )
-    parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+    add_nic(parser)
     parser.add_argument("--sources", action="store_true", help="show where each fact comes from")
     add_common(parser)
     parser.set_defaults(command=_capabilities)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from nicoffload.cli.arguments import add_common
+from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
 from nicoffload.errors import InvalidRequestError, NotSupportedError
 
@@ -62,7 +62,7 @@ def _verb(verbs: Any, name: str, text: str, command: Any) -> argparse.ArgumentPa
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + "."
     )
-    parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+    add_nic(parser)
     add_common(parser)
     parser.set_defaults(command=command)
     return parser

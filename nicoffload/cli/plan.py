@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nicoffload.cli.arguments import add_common
+from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
 from nicoffload.errors import InvalidRequestError
 
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         ("apply", "bring a NIC to a state", _apply),
     ):
         parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.\n\n{_FILE}")
-        parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+        add_nic(parser)
         parser.add_argument(
             "--file", required=True, metavar="FILE", help="the state, as YAML or JSON; - for stdin"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from nicoffload.cli.arguments import add_common
+from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
 from nicoffload.cli.vf import parse_vf
 from nicoffload.errors import InvalidRequestError
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "set", help="set rates of a VF", description="Set rates of a VF; one not named stays."
     )
     for parser, command in ((show, _show), (setting, _set)):
-        parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+        add_nic(parser)
         add_common(parser)
         parser.set_defaults(command=command)
     setting.add_argument("vf", type=parse_vf, metavar="VF", help="vf:0 or 0")

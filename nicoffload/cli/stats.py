@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nicoffload.cli.arguments import add_common
+from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
 
 _COUNTERS = ("rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped")
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         help="show the counters of port and VFs",
         description="Show the counters of port and VFs. A dash: there is no such counter, which is not zero.",
     )
-    parser.add_argument("nic", metavar="NIC", help="PCI address, interface name, or mock:FAMILY")
+    add_nic(parser)
     add_common(parser)
     parser.set_defaults(command=_stats)
 
