@@ -147,8 +147,10 @@ class Nic:
         Args:
             rules: Answer i is that of rule i, with the rules before it that have a place installed.
         """
+        asked = tuple(rules)
         with self._looking() as book:
-            return book.fresh_compiler(Reading(book.filters.dump())).place_many(rules)
+            check_rules(asked, self.name)
+            return book.fresh_compiler(Reading(book.filters.dump())).place_many(asked)
 
     def add_flows(self, rules: Iterable[FlowRule], *, atomic: bool = True) -> FlowReport:
         """Install rules and read them back.

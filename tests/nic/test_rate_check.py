@@ -1,4 +1,4 @@
-"""Rates that a NIC can't keep are refused before it is asked, with what it takes; the rest goes through in its steps."""
+"""Rates that a NIC can't keep are refused before it is asked, with what it takes; others go through in its steps."""
 
 import pytest
 
