@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -173,8 +174,12 @@ def bench_kernel() -> Figures:
     import kernel  # beside this file
 
     figures = kernel.encode_figures()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Debian keeps tc, and where not every root looks
+    lacking = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
     if os.geteuid() != 0:
-        print("bench: kernel: u32 is left out: it needs root, for a network namespace", file=sys.stderr)
+        lacking.append("root, for a network namespace")
+    if lacking:
+        print(f"bench: kernel: u32 is left out: it needs {', '.join(lacking)}", file=sys.stderr)
         return figures
     return figures | kernel.u32_figures()
 
@@ -204,8 +209,8 @@ def main() -> None:
         for key, value in found.items():
             print(f"{key:44} {value:>14,.3f}", flush=True)
         figures.update({key: round(value, 4) for key, value in found.items()})
-    figures["cores"] = len(os.sched_getaffinity(0))
-    target.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        figures["cores"] = len(os.sched_getaffinity(0))
+        target.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     print(f"written: {target.relative_to(ROOT)}", file=sys.stderr)
 
 
