@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,6 +140,7 @@ def test_an_option_that_the_kernel_lost_is_named():
         refuse_lost_options("CONFIG_A=y\nCONFIG_D=y\nCONFIG_C=y\n", "CONFIG_A=y\n# CONFIG_C is not set\n")
 
 
+@pytest.mark.skipif(shutil.which("xz") is None, reason="needs xz")
 def test_the_image_inside_a_compressed_kernel_is_found_behind_what_only_looks_like_one():
     image = b"\x7fELF" + bytes(range(256)) * 50
     assert uncompressed_kernel(b"MZ" + b"\xfd7zXZ\0 no" + lzma.compress(image) + b"signature") == image
