@@ -6,7 +6,7 @@ Everything here depends on the shape of a match and on the values that tell flow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nicoffload.compiler.ranges import range_to_masks
@@ -92,9 +92,28 @@ def _fixed(judged: Judged) -> Iterator[Reason]:
                 message = f"flow type {judged.flow_type.name} does not compare {text_name(name)}"
                 yield judged.reason("flow_type", path, message, f"a rule without {text_name(name)}", errno)
         elif masks.get(name) != FIELDS[name].full_mask or judged.values.get(name) not in allowed:
-            shown = " or ".join(f"{value:#06x}" if name == "eth_type" else str(value) for value in allowed)
-            message = f"flow type {judged.flow_type.name} is only for {text_name(name)} {shown}"
-            yield judged.reason("flow_type", path, message, f"{text_name(name)} {shown}", errno)
+            message = (
+                f"flow type {judged.flow_type.name} is only for {text_name(name)} {_either(name, allowed)}"
+            )
+            accepted = f"{text_name(name)} {_either(name, _taken(judged, name))}"
+            yield judged.reason("flow_type", path, message, accepted, errno)
+
+
+def _taken(judged: Judged, name: str) -> list[int]:
+    """Return the values of a field with which one of the table's flow types would be the rule's."""
+    compared = {field for field, _ in judged.shape}
+    found = set(judged.flow_type.fixed[name])
+    for other in judged.table.flow_types:
+        rest = ((key, among) for key, among in other.fixed.items() if key != name and among)
+        if compared <= {*other.fixed, *other.fields} and all(
+            judged.values.get(key) in among for key, among in rest
+        ):
+            found.update(other.fixed.get(name, ()))
+    return sorted(found)
+
+
+def _either(name: str, values: Iterable[int]) -> str:
+    return " or ".join(f"{value:#06x}" if name == "eth_type" else str(value) for value in values)
 
 
 def _fields(judged: Judged) -> Iterator[Reason]:
