@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 # A target that can use more than one core does; JOBS=0 runs tests in one process.
 JOBS ?= auto
 
-PLUGINS := intel mellanox mock solarflare
+PLUGINS := generic intel mellanox mock softnic solarflare
 PLUGIN_DIRS := $(addprefix plugins/,$(PLUGINS))
 METADATA := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGIN_DIRS))
 EDITABLE_PLUGINS := $(addprefix -e ,$(PLUGIN_DIRS))
@@ -66,7 +66,7 @@ golden: $(VENV)/.stamp-dev  ## Rewrite the golden files; review the diff
 clean:  ## Remove the environment and all that was built
 	rm -rf $(VENV) build dist docs/reference/api .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-# The build backend goes in first, so that five editable installs need no five build environments.
+# The build backend goes in first, so that that many editable installs need no build environments.
 $(VENV)/.stamp-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "nicoffload needs Python 3.11 or later; run: make PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -25,6 +25,7 @@ from nicoffload.errors import (
     PluginLoadError,
 )
 from nicoffload.hookspecs import ENTRY_POINT_GROUP, PROJECT, PluginDescription
+from nicoffload.kernel.seam import Kernel
 from nicoffload.model.device import DeviceInfo
 from nicoffload.profiles.load import Catalog
 
@@ -78,6 +79,7 @@ class Registry:
         plugins: Every plugin found, also those that failed, by name.
         profiles: The profiles of those in use.
         factories: Plugin name and what it opens NICs with.
+        kernel: What plugins reach hardware through; None for the one that this process runs on.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class Registry:
         plugins: Sequence[PluginStatus],
         profiles: Catalog,
         factories: Sequence[tuple[str, DriverFactory]],
+        kernel: Kernel | None = None,
     ) -> None:
         self.plugins = tuple(plugins)
         self.profiles = profiles
         self._factories = tuple(factories)
+        self._kernel = kernel
 
     @property
     def failed(self) -> tuple[PluginStatus, ...]:
@@ -107,7 +111,7 @@ class Registry:
         """Return the NICs of this machine, and what failed while looking for them, plugin by plugin."""
         found: list[DeviceInfo] = []
         errors: list[PluginError] = []
-        context = OpenContext(profiles=self.profiles, wall_clock_s=time.time)
+        context = self._context(wall_clock_s=time.time)
         for name, factory in self._factories:
             try:
                 found += _of_type(factory.discover(context), DeviceInfo, name, "discover")
@@ -115,18 +119,27 @@ class Registry:
                 errors.append(_as_plugin_error(name, "can't look for NICs", cause))
         return tuple(found), tuple(errors)
 
-    def open(self, name: str, *, wall_clock_s: Callable[[], float] = time.time) -> Driver:
+    def open(
+        self,
+        name: str,
+        *,
+        wall_clock_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        sleep_s: Callable[[float], None] = time.sleep,
+    ) -> Driver:
         """Open a NIC.
 
         Args:
             name: PCI address, interface name, or ``mock:FAMILY``.
             wall_clock_s: Seconds since the epoch, for the driver.
+            monotonic_s: Seconds since some moment, likewise.
+            sleep_s: Waits that many seconds, likewise.
 
         Raises:
             NotFoundError: No plugin that is in use knows the name; the hint tells near names and what plugins failed.
             PluginContractError: The plugin raised what is no error of this package, or returned no driver.
         """
-        context = OpenContext(profiles=self.profiles, wall_clock_s=wall_clock_s)
+        context = self._context(wall_clock_s=wall_clock_s, monotonic_s=monotonic_s, sleep_s=sleep_s)
         missing: NotFoundError | None = None
         for plugin, factory in self._factories:
             if not _claims(plugin, factory, name):
@@ -138,6 +151,26 @@ class Registry:
         if missing is not None:
             raise missing
         raise NotFoundError("no plugin knows such a NIC", device=name, hint=self._hint(name))
+
+    def _context(
+        self,
+        *,
+        wall_clock_s: Callable[[], float],
+        monotonic_s: Callable[[], float] = time.monotonic,
+        sleep_s: Callable[[float], None] = time.sleep,
+    ) -> OpenContext:
+        if self._kernel is None:
+            # Whoever lists plugins or opens an emulated NIC in a test of their own needs no sockets.
+            from nicoffload.kernel.linux import LinuxKernel  # noqa: PLC0415
+
+            self._kernel = LinuxKernel()
+        return OpenContext(
+            profiles=self.profiles,
+            kernel=self._kernel,
+            wall_clock_s=wall_clock_s,
+            monotonic_s=monotonic_s,
+            sleep_s=sleep_s,
+        )
 
     def _hint(self, name: str) -> str:
         parts = []
@@ -163,13 +196,16 @@ class Registry:
         return status
 
 
-def load_registry(*, only: Collection[str] | None = None, extra: Sequence[object] = ()) -> Registry:
+def load_registry(
+    *, only: Collection[str] | None = None, extra: Sequence[object] = (), kernel: Kernel | None = None
+) -> Registry:
     """Load the plugins that are installed.
 
     Args:
         only: Names of the plugins to load; None for those that the environment variable NICOFFLOAD_PLUGINS names
             (separated by commas), and for all where it is not set.
         extra: Plugins that are no entry points: modules or objects with hooks. They are always loaded.
+        kernel: What plugins reach hardware through, such as a fake kernel; None for the one that this process runs on.
 
     Returns:
         The registry. No plugin makes this fail; `Registry.plugins` shows what became of each.
@@ -191,7 +227,7 @@ def load_registry(*, only: Collection[str] | None = None, extra: Sequence[object
         paths += loaded.profiles
         factories += [(loaded.status.name, factory) for factory in loaded.drivers]
     statuses += _not_installed(wanted, {status.name for status in statuses})
-    return Registry(statuses, Catalog(paths), factories)
+    return Registry(statuses, Catalog(paths), factories, kernel)
 
 
 def _wanted(only: Collection[str] | None) -> frozenset[str] | None:

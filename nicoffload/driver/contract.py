@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nicoffload.errors import NicOffloadError, NotSupportedError, Reason
+from nicoffload.kernel.seam import Kernel
 from nicoffload.model.device import Capability, DeviceInfo, Disruption
 from nicoffload.model.rule import FlowRule
 from nicoffload.model.stats import FlowCounters, TrafficStats
@@ -335,11 +336,17 @@ class OpenContext:
 
     Args:
         profiles: Every profile that is installed.
+        kernel: The only way to the kernel; a plugin that drives hardware uses no other.
         wall_clock_s: Seconds since the epoch.
+        monotonic_s: Seconds since some moment, for measuring how long something takes.
+        sleep_s: Waits that many seconds.
     """
 
     profiles: ProfileCatalog
+    kernel: Kernel
     wall_clock_s: Callable[[], float]
+    monotonic_s: Callable[[], float]
+    sleep_s: Callable[[float], None]
 
 
 class DriverFactory(ABC):

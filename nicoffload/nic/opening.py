@@ -27,6 +27,7 @@ def open_nic(
     state_dir: Path | None = None,
     owner: str = "",
     wall_clock_s: Callable[[], float] = time.time,
+    monotonic_s: Callable[[], float] = time.monotonic,
     sleep_s: Callable[[float], None] = time.sleep,
     lock_timeout_s: float = 10.0,
 ) -> Nic:
@@ -39,6 +40,7 @@ def open_nic(
             $XDG_STATE_HOME/nicoffload for others. A NIC that dies with the process needs none.
         owner: Who we are, for those who have to wait for us.
         wall_clock_s: Seconds since the epoch.
+        monotonic_s: Seconds since some moment, for measuring how long a device takes.
         sleep_s: Waits that many seconds, while the NIC or another process is busy.
         lock_timeout_s: How long to wait for another process that changes the NIC, in seconds.
 
@@ -53,7 +55,9 @@ def open_nic(
     from nicoffload.nic.retry import Retry  # noqa: PLC0415
     from nicoffload.registry import load_registry  # noqa: PLC0415
 
-    driver = (registry or load_registry()).open(name, wall_clock_s=wall_clock_s)
+    driver = (registry or load_registry()).open(
+        name, wall_clock_s=wall_clock_s, monotonic_s=monotonic_s, sleep_s=sleep_s
+    )
     try:
         journal, recovery = _journal(driver, name, state_dir, owner, sleep_s, lock_timeout_s)
         try:

@@ -12,8 +12,8 @@ from nicoffload import load_registry
 from nicoffload.compiler import Compiler
 from nicoffload.driver import Placement, RuleRef
 from nicoffload.errors import ResourceExhaustedError
-from nicoffload_mock.emulator.switch import decide
-from nicoffload_mock.emulator.view import BatchView
+from nicoffload.testing.emulator.switch import decide
+from nicoffload.testing.emulator.view import BatchView
 from tests.agreement.near_valid import PF_MAC, rules
 from tests.agreement.probes import hits, packets_for, to_batch
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicoffload_mock.emulator.hash import HashRows, siena_hash, siena_key
+from nicoffload.testing.emulator.hash import HashRows, siena_hash, siena_key
 
 SHAPE = (("eth_dst", (1 << 48) - 1),)
 

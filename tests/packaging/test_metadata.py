@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-PLUGINS = ["intel", "mellanox", "mock", "solarflare"]
+PLUGINS = ["generic", "intel", "mellanox", "mock", "softnic", "solarflare"]
 
 
 def project(path):

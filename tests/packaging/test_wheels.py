@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
 
-PLUGINS = ["intel", "mellanox", "mock", "solarflare"]
+PLUGINS = ["generic", "intel", "mellanox", "mock", "softnic", "solarflare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

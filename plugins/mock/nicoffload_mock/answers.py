@@ -14,9 +14,9 @@ from nicoffload.errors import (
     errno_number,
     from_errno,
 )
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.device import Device
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.device import Device
 
 _MEANINGS: dict[str, type[NicOffloadError]] = {
     "full": ResourceExhaustedError,

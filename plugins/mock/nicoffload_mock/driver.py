@@ -19,12 +19,12 @@ from nicoffload.model import (
 )
 from nicoffload.packets import PacketBatch
 from nicoffload.profiles.types import Counters, NicProfile, Rate, Setting
-from nicoffload_mock import assumptions
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.counters import PORT_VALUES
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.state import Store
 from nicoffload_mock.answers import translate
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.counters import PORT_VALUES
-from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.state import Store
 from nicoffload_mock.flows import MockFlows
 from nicoffload_mock.functions import MockFunctions
 from nicoffload_mock.rates import MockRates

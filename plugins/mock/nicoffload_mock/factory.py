@@ -14,12 +14,12 @@ from nicoffload.errors import InvalidRequestError, NotFoundError, errno_number
 from nicoffload.model import DeviceInfo
 from nicoffload.profiles.types import NicProfile
 from nicoffload.schema import validate
-from nicoffload_mock import assumptions
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.config import Config
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.faults import Faults
+from nicoffload.testing.emulator.state import Store
 from nicoffload_mock.driver import MockDriver
-from nicoffload_mock.emulator.config import Config
-from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.faults import Faults
-from nicoffload_mock.emulator.state import Store
 
 PREFIX = "mock:"
 _KEYS = ("state", "seed", "vfs", "mode", "faults", "link_bps", "prepared", "rows.TABLE")

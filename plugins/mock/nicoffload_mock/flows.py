@@ -13,12 +13,12 @@ from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, Qu
 from nicoffload.errors import NicOffloadError, Reason
 from nicoffload.model import ByteBasis, CounterFacts, Disruption, FlowCounters, FlowRule, Masked, Match
 from nicoffload.profiles.types import Table as ProfileTable
-from nicoffload_mock import assumptions
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.entry import Entry
+from nicoffload.testing.emulator.tables import Table
 from nicoffload_mock.answers import translate
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.entry import Entry
-from nicoffload_mock.emulator.tables import Table
 
 if TYPE_CHECKING:
     from nicoffload_mock.driver import MockDriver

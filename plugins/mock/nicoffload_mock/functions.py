@@ -14,11 +14,11 @@ from nicoffload.errors import (
     VerificationError,
 )
 from nicoffload.model import Disruption, VfConfig, VfState, VlanTag
-from nicoffload_mock import assumptions
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.vfs import Value, Vf
 from nicoffload_mock.answers import insist, translate
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.vfs import Value, Vf
 from nicoffload_mock.rates import read_back
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from nicoffload.driver import RateControl
 from nicoffload.errors import NicOffloadError
 from nicoffload.model import RateLimit, RateReport
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.bucket import Setting
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.vfs import Vf
 from nicoffload_mock.answers import insist, translate
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.bucket import Setting
-from nicoffload_mock.emulator.device import Device
-from nicoffload_mock.emulator.vfs import Vf
 
 if TYPE_CHECKING:
     from nicoffload_mock.driver import MockDriver

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from nicoffload.model import FlowRule
 from nicoffload.packets import PacketBatch
-from nicoffload_mock.emulator.actions import DROPPED
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.changes import Changes
-from nicoffload_mock.emulator.config import (
+from nicoffload.testing.emulator.actions import DROPPED
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.changes import Changes
+from nicoffload.testing.emulator.config import (
     Config,
     first_features,
     first_mode,
@@ -23,15 +23,15 @@ from nicoffload_mock.emulator.config import (
     make_tables,
     refresh_ns,
 )
-from nicoffload_mock.emulator.counters import PortCounters, RuleCounters
-from nicoffload_mock.emulator.entry import Entry
-from nicoffload_mock.emulator.faults import Faults
-from nicoffload_mock.emulator.path import Path
-from nicoffload_mock.emulator.spec import TableSpec
-from nicoffload_mock.emulator.sriov import FIRST_VF_PORT, Sriov
-from nicoffload_mock.emulator.state import Store
-from nicoffload_mock.emulator.tables import Table
-from nicoffload_mock.emulator.vfs import Vf
+from nicoffload.testing.emulator.counters import PortCounters, RuleCounters
+from nicoffload.testing.emulator.entry import Entry
+from nicoffload.testing.emulator.faults import Faults
+from nicoffload.testing.emulator.path import Path
+from nicoffload.testing.emulator.spec import TableSpec
+from nicoffload.testing.emulator.sriov import FIRST_VF_PORT, Sriov
+from nicoffload.testing.emulator.state import Store
+from nicoffload.testing.emulator.tables import Table
+from nicoffload.testing.emulator.vfs import Vf
 
 
 class Device:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nicoffload_mock import assumptions
+from nicoffload.testing.emulator import assumptions
 
 Doc = Mapping[str, Any]
 Errors = Mapping[str, str | None]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 
 from nicoffload.model import FlowRule, Shape
-from nicoffload_mock.emulator.actions import Targets
-from nicoffload_mock.emulator.admission import Admission
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.entry import Bank, Entry
-from nicoffload_mock.emulator.hash import HashRows
-from nicoffload_mock.emulator.masks import Values
-from nicoffload_mock.emulator.programs import ANYTHING, Programs
-from nicoffload_mock.emulator.spec import TableSpec
+from nicoffload.testing.emulator.actions import Targets
+from nicoffload.testing.emulator.admission import Admission
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.entry import Bank, Entry
+from nicoffload.testing.emulator.hash import HashRows
+from nicoffload.testing.emulator.masks import Values
+from nicoffload.testing.emulator.programs import ANYTHING, Programs
+from nicoffload.testing.emulator.spec import TableSpec
 
 _SLOT_BITS = 13
 """A driver that picks locations tells (precedence of the shape << 13) | row, as the SFC drivers do."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nicoffload.model import LinkState, VlanTag
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.bucket import Setting
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.bucket import Setting
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nicoffload_mock.emulator.answer import Refused
+from nicoffload.testing.emulator.answer import Refused
 
 
 @dataclass(frozen=True, slots=True)

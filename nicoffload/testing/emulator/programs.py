@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nicoffload.model import FlowRule
-from nicoffload_mock.emulator.actions import Plan, Targets, make_plan
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.entry import Entry
-from nicoffload_mock.emulator.masks import Recipe, check_values, make_recipe
-from nicoffload_mock.emulator.spec import TableSpec
+from nicoffload.testing.emulator.actions import Plan, Targets, make_plan
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.entry import Entry
+from nicoffload.testing.emulator.masks import Recipe, check_values, make_recipe
+from nicoffload.testing.emulator.spec import TableSpec
 
 ANYTHING = Targets(1 << 12, frozenset(), 1 << 16)
 """Targets of a rule that was installed once: whatever it names existed then."""

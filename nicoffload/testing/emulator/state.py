@@ -16,13 +16,13 @@ import numpy as np
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model import LinkState
-from nicoffload_mock.emulator.bucket import Setting
-from nicoffload_mock.emulator.rulefile import dump_rule, load_rule
-from nicoffload_mock.emulator.vfs import Vf
+from nicoffload.testing.emulator.bucket import Setting
+from nicoffload.testing.emulator.rulefile import dump_rule, load_rule
+from nicoffload.testing.emulator.vfs import Vf
 
 if TYPE_CHECKING:
-    from nicoffload_mock.emulator.device import Device
-    from nicoffload_mock.emulator.entry import Entry
+    from nicoffload.testing.emulator.device import Device
+    from nicoffload.testing.emulator.entry import Entry
 
 _FORMAT = 1
 _SCHEMA = """

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator.entry import Bank
-from nicoffload_mock.emulator.spec import TableSpec, read_table
-from nicoffload_mock.emulator.tables import Table
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.entry import Bank
+from nicoffload.testing.emulator.spec import TableSpec, read_table
+from nicoffload.testing.emulator.tables import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

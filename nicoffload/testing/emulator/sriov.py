@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator import vfs as vf_rules
-from nicoffload_mock.emulator.actions import Targets
-from nicoffload_mock.emulator.answer import Refused
-from nicoffload_mock.emulator.bucket import Setting, TokenBucket, apply_rate
-from nicoffload_mock.emulator.config import vf_limit
-from nicoffload_mock.emulator.vfs import Vf
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator import vfs as vf_rules
+from nicoffload.testing.emulator.actions import Targets
+from nicoffload.testing.emulator.answer import Refused
+from nicoffload.testing.emulator.bucket import Setting, TokenBucket, apply_rate
+from nicoffload.testing.emulator.config import vf_limit
+from nicoffload.testing.emulator.vfs import Vf
 
 if TYPE_CHECKING:
-    from nicoffload_mock.emulator.device import Device
+    from nicoffload.testing.emulator.device import Device
 
 FIRST_VF_PORT = 2
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nicoffload.model import FIELDS, RANGE_MASK, Shape
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.spec import FieldSpec, TableSpec, TypeSpec
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.spec import FieldSpec, TableSpec, TypeSpec
 
 Values = tuple[int, ...]
 Filter = tuple[Shape, Values]

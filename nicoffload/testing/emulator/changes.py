@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicoffload_mock.emulator.masks import Filter
+from nicoffload.testing.emulator.masks import Filter
 
 _KEPT = 65_536
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nicoffload_mock.emulator.answer import Refused
+from nicoffload.testing.emulator.answer import Refused
 
 if TYPE_CHECKING:
-    from nicoffload_mock.emulator.device import Device
-    from nicoffload_mock.emulator.tables import Table
+    from nicoffload.testing.emulator.device import Device
+    from nicoffload.testing.emulator.tables import Table
 
 _NS = 1_000_000_000
 _NEVER_S = float("inf")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nicoffload.model import FIRST_VF_PORT, LinkState
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator.actions import DROPPED, PF, UPLINK
-from nicoffload_mock.emulator.entry import Entry
-from nicoffload_mock.emulator.tables import Table
-from nicoffload_mock.emulator.view import BatchView
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.actions import DROPPED, PF, UPLINK
+from nicoffload.testing.emulator.entry import Entry
+from nicoffload.testing.emulator.tables import Table
+from nicoffload.testing.emulator.view import BatchView
 
 if TYPE_CHECKING:
-    from nicoffload_mock.emulator.device import Device
+    from nicoffload.testing.emulator.device import Device
 
 _GROUP = 1 << 40
 _VLAN_BYTES = 4

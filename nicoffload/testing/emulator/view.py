@@ -19,7 +19,7 @@ from nicoffload.packets import (
     HAS_VLAN,
     PacketBatch,
 )
-from nicoffload_mock.emulator.masks import Values
+from nicoffload.testing.emulator.masks import Values
 
 _HAS_IP = HAS_IPV4 | HAS_IPV6
 _LOW_64 = (1 << 64) - 1

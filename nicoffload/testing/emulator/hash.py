@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 from nicoffload.model import Shape
-from nicoffload_mock.emulator.masks import Values
+from nicoffload.testing.emulator.masks import Values
 
 _UDP = 17
 

@@ -20,9 +20,9 @@ from nicoffload.model import (
     ToVf,
     TunnelSet,
 )
-from nicoffload_mock import assumptions
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.spec import TableSpec
+from nicoffload.testing.emulator import assumptions
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.spec import TableSpec
 
 DROPPED = -1
 UPLINK = 0

@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from nicoffload.model import FIRST_VF_PORT
 from nicoffload.packets import PacketBatch
-from nicoffload_mock.emulator import counters as column
-from nicoffload_mock.emulator.actions import DROPPED, UPLINK
-from nicoffload_mock.emulator.bucket import TokenBucket
-from nicoffload_mock.emulator.entry import Entry
-from nicoffload_mock.emulator.switch import LOST_AT_SOURCE, Verdict, decide
-from nicoffload_mock.emulator.view import BatchView
+from nicoffload.testing.emulator import counters as column
+from nicoffload.testing.emulator.actions import DROPPED, UPLINK
+from nicoffload.testing.emulator.bucket import TokenBucket
+from nicoffload.testing.emulator.entry import Entry
+from nicoffload.testing.emulator.switch import LOST_AT_SOURCE, Verdict, decide
+from nicoffload.testing.emulator.view import BatchView
 
 if TYPE_CHECKING:
-    from nicoffload_mock.emulator.device import Device
+    from nicoffload.testing.emulator.device import Device
 
 _KEPT_VIEWS = 2
 _BULK_CHANGES = 1024

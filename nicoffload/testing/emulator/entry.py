@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nicoffload.model import FlowRule
-from nicoffload_mock.emulator.actions import Plan
-from nicoffload_mock.emulator.masks import Filter, Recipe
+from nicoffload.testing.emulator.actions import Plan
+from nicoffload.testing.emulator.masks import Filter, Recipe
 
 
 class Entry:

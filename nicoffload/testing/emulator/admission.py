@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nicoffload_mock.emulator.answer import Refused, refuse
-from nicoffload_mock.emulator.entry import Bank, Entry, compared
-from nicoffload_mock.emulator.spec import TableSpec
+from nicoffload.testing.emulator.answer import Refused, refuse
+from nicoffload.testing.emulator.entry import Bank, Entry, compared
+from nicoffload.testing.emulator.spec import TableSpec
 
 
 class Admission:

@@ -1,0 +1,1 @@
+"""For tests of whoever uses or extends nicoffload: emulated NICs, a fake kernel, and the conformance kit."""
