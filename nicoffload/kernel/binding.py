@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 
 from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError, VerificationError
-from nicoffload.kernel.holders import FindHolders, find_holders
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.seam import Kernel
 
@@ -20,14 +19,13 @@ class Binding:
     Args:
         kernel: The kernel.
         address: PCI address.
-        holders: Finds out who holds functions through vfio.
 
     Raises:
         InvalidRequestError: The address is none.
     """
 
-    def __init__(self, kernel: Kernel, address: str, *, holders: FindHolders = find_holders) -> None:
-        self._function = PciFunction(kernel, address, holders=holders)
+    def __init__(self, kernel: Kernel, address: str) -> None:
+        self._function = PciFunction(kernel, address)
         self._kernel = kernel
 
     def driver(self) -> str:

@@ -5,7 +5,7 @@ Names of network devices are for showing: udev, an administrator or a second NIC
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nicoffload.errors import DeviceGoneError, NotFoundError, NotSupportedError
@@ -15,22 +15,6 @@ from nicoffload.kernel.seam import Kernel
 
 _NETWORK_CLASS = 0x02
 _CAPABILITY = "discovery"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """What udev's library saw: a PCI function, or a network device below one.
-
-    Args:
-        pci_address: The function; of a network device, the nearest one above it.
-        ifname: Name of the network device; empty for the function itself.
-    """
-
-    pci_address: str
-    ifname: str = ""
-
-
-Look = Callable[[], Iterable[Sighting]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -71,30 +55,13 @@ class FoundFunction:
     netdevs: tuple[FoundNetdev, ...] = ()
 
 
-def look_with_udev() -> list[Sighting]:
-    """Return all PCI functions and the network devices below one; it needs no udev daemon."""
-    import pyudev  # noqa: PLC0415  (whoever uses an emulated NIC needs no libudev)
-
-    context = pyudev.Context()
-    seen = [Sighting(pci_address=one.sys_name) for one in context.list_devices(subsystem="pci")]
-    for one in context.list_devices(subsystem="net"):
-        function = one.find_parent("pci")
-        if function is not None:
-            seen.append(Sighting(pci_address=function.sys_name, ifname=one.sys_name))
-    return seen
-
-
-def discover(kernel: Kernel, *, look: Look = look_with_udev) -> list[FoundFunction]:
+def discover(kernel: Kernel) -> list[FoundFunction]:
     """Return every NIC, in the order of PCI addresses. What goes while it looks is left out.
-
-    Args:
-        kernel: Whose sysfs says what was seen.
-        look: Sees what there is.
 
     Raises:
         NicOffloadError: sysfs can't be read.
     """
-    seen = list(look())
+    seen = kernel.sightings()
     found = []
     for address in sorted({one.pci_address for one in seen if not one.ifname}):
         names = [one.ifname for one in seen if one.ifname and one.pci_address == address]

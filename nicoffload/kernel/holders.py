@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from nicoffload.kernel.seam import Kernel
+from nicoffload.kernel.seam import Kernel, OpenFiles
 
 _ANY_DEVICE = "anon_inode:[vfio-device]"
 _GROUPS = "/dev/vfio/"
@@ -36,13 +33,7 @@ class Holder:
         return f"{self.address} is held by {who}"
 
 
-FindHolders = Callable[[Kernel, Sequence[str]], Sequence[Holder]]
-"""Called with the kernel and PCI addresses; returns who holds those functions."""
-
-
-def find_holders(
-    kernel: Kernel, addresses: Sequence[str], *, proc: str = "/proc", dev: str = "/dev"
-) -> list[Holder]:
+def find_holders(kernel: Kernel, addresses: Sequence[str]) -> list[Holder]:
     """Return who has PCI functions open through vfio.
 
     A group can be opened once. So whether it is open is known for certain; by whom, where its process can be seen.
@@ -50,30 +41,29 @@ def find_holders(
     Args:
         kernel: The kernel.
         addresses: PCI addresses.
-        proc: Where procfs is mounted.
-        dev: Where the device files are.
     """
     files = {address: paths for address in addresses if (paths := _device_files(kernel, address))}
     if not files:
         return []
-    processes = list(_open_files(Path(proc)))
-
-    def who(address: str, pid: int) -> Holder:
-        return Holder(address=address, pid=pid, name=_name(Path(proc) / str(pid)))
-
+    processes = kernel.open_files()
     # A group stays open without its descriptor for as long as a device of it is open, which does not say its name.
     nameless = [
-        pid
-        for pid, targets in processes
-        if _ANY_DEVICE in targets and not any(target.startswith(_GROUPS) for target in targets)
+        one
+        for one in processes
+        if _ANY_DEVICE in one.files and not any(file.startswith(_GROUPS) for file in one.files)
     ]
     found = []
     for address, paths in files.items():
-        seen = [who(address, pid) for pid, targets in processes if paths & targets]
-        if not seen and any(_is_open(Path(dev) / path.removeprefix("/dev/")) for path in paths):
-            seen = [who(address, pid) for pid in nameless] or [Holder(address=address, pid=None, name="")]
+        seen = [_holder(address, one) for one in processes if paths & one.files]
+        if not seen and any(kernel.is_busy(path) for path in paths):
+            seen = [_holder(address, one) for one in nameless]
+            seen = seen or [Holder(address=address, pid=None, name="")]
         found += seen
     return found
+
+
+def _holder(address: str, process: OpenFiles) -> Holder:
+    return Holder(address=address, pid=process.pid, name=process.name)
 
 
 def _device_files(kernel: Kernel, address: str) -> set[str]:
@@ -86,31 +76,3 @@ def _device_files(kernel: Kernel, address: str) -> set[str]:
         if kernel.readlink_sysfs(f"{function}/driver").rpartition("/")[2].startswith("vfio"):
             found.add(_GROUPS + kernel.readlink_sysfs(f"{function}/iommu_group").rpartition("/")[2])
     return found
-
-
-def _open_files(proc: Path) -> Iterator[tuple[int, set[str]]]:
-    """Yield each process that can be seen, with what its descriptors point to."""
-    for folder in proc.iterdir():
-        if not folder.name.isdigit():
-            continue
-        targets = set()
-        with contextlib.suppress(OSError):  # it ended, or is somebody else's
-            for descriptor in (folder / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    targets.add(str(descriptor.readlink()))
-        yield int(folder.name), targets
-
-
-def _name(folder: Path) -> str:
-    try:
-        return (folder / "comm").read_text("utf-8", "backslashreplace").strip()
-    except OSError:
-        return ""
-
-
-def _is_open(path: Path) -> bool:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as cause:
-        return cause.errno == errno.EBUSY
-    return False

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nicoffload.errors import InvalidRequestError
-from nicoffload.kernel.seam import MAX_DATAGRAM_BYTES, Kernel, NetlinkChannel
+from nicoffload.kernel.seam import MAX_DATAGRAM_BYTES, Kernel, NetlinkChannel, OpenFiles, Sighting
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -90,10 +90,20 @@ class LinuxKernel(Kernel):
 
     Args:
         sysfs: Where sysfs is mounted.
+        proc: Where procfs is mounted.
+        dev: Where the device files are.
     """
 
-    def __init__(self, sysfs: str | os.PathLike[str] = "/sys") -> None:
+    def __init__(
+        self,
+        sysfs: str | os.PathLike[str] = "/sys",
+        *,
+        proc: str | os.PathLike[str] = "/proc",
+        dev: str | os.PathLike[str] = "/dev",
+    ) -> None:
         self._sysfs = Path(sysfs)
+        self._proc = Path(proc)
+        self._dev = Path(dev)
 
     def open_netlink(self, family: int) -> NetlinkChannel:
         """Open a netlink socket."""
@@ -135,6 +145,34 @@ class LinuxKernel(Kernel):
         """Return where a link points."""
         return str(self._path(path).readlink())
 
+    def sightings(self) -> Sequence[Sighting]:
+        """Return all PCI functions and the network devices below one; it needs no udev daemon."""
+        import pyudev  # noqa: PLC0415  (whoever uses an emulated NIC needs no libudev)
+
+        context = pyudev.Context()
+        seen = [Sighting(pci_address=one.sys_name) for one in context.list_devices(subsystem="pci")]
+        for one in context.list_devices(subsystem="net"):
+            function = one.find_parent("pci")
+            if function is not None:
+                seen.append(Sighting(pci_address=function.sys_name, ifname=one.sys_name))
+        return seen
+
+    def open_files(self) -> Sequence[OpenFiles]:
+        """Return what each process that can be seen has open."""
+        return [
+            OpenFiles(pid=int(folder.name), name=_name(folder), files=_targets(folder))
+            for folder in self._proc.iterdir()
+            if folder.name.isdigit()
+        ]
+
+    def is_busy(self, device_file: str) -> bool:
+        """Tell whether a device file is open: to open it once more is refused then."""
+        try:
+            os.close(os.open(self._dev / device_file.removeprefix("/dev/"), os.O_RDWR | os.O_CLOEXEC))
+        except OSError as cause:
+            return cause.errno == errno.EBUSY
+        return False
+
     @contextlib.contextmanager
     def namespace(self, path: str) -> Iterator[Kernel]:
         """Be in another network namespace while the context lasts."""
@@ -158,3 +196,19 @@ def _enter(descriptor: int) -> None:
     if libc.setns(descriptor, _CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _targets(folder: Path) -> frozenset[str]:
+    targets = set()
+    with contextlib.suppress(OSError):  # it ended, or is somebody else's
+        for descriptor in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                targets.add(str(descriptor.readlink()))
+    return frozenset(targets)
+
+
+def _name(folder: Path) -> str:
+    try:
+        return (folder / "comm").read_text("utf-8", "backslashreplace").strip()
+    except OSError:
+        return ""

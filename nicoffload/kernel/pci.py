@@ -17,7 +17,7 @@ from nicoffload.errors import (
     from_errno,
 )
 from nicoffload.kernel.attributes import MalformedError
-from nicoffload.kernel.holders import FindHolders, Holder, find_holders
+from nicoffload.kernel.holders import Holder, find_holders
 from nicoffload.kernel.seam import Kernel
 
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -44,13 +44,12 @@ class PciFunction:
     Args:
         kernel: The kernel.
         address: PCI address, such as ``0000:01:00.0``.
-        holders: Finds out who holds functions through vfio.
 
     Raises:
         InvalidRequestError: The address is none.
     """
 
-    def __init__(self, kernel: Kernel, address: str, *, holders: FindHolders = find_holders) -> None:
+    def __init__(self, kernel: Kernel, address: str) -> None:
         if not _ADDRESS.fullmatch(address):
             raise InvalidRequestError(
                 f"{address!r} is no PCI address", path="/address", hint="write 0000:01:00.0"
@@ -58,7 +57,6 @@ class PciFunction:
         self.kernel = kernel
         self.address = address
         self._folder = f"bus/pci/devices/{address}"
-        self._holders = holders
 
     def exists(self) -> bool:
         """Return whether the function is there."""
@@ -172,7 +170,7 @@ class PciFunction:
 
     def holders(self) -> list[Holder]:
         """Return who holds the function or a VF of it through vfio."""
-        return list(self._holders(self.kernel, [self.address, *self.virtual_functions()]))
+        return find_holders(self.kernel, [self.address, *self.virtual_functions()])
 
     def refuse_if_held(self, doing: str) -> None:
         """Raise unless nobody holds the function or a VF of it: the kernel would wait for them, and so would we.

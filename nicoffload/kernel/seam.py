@@ -1,4 +1,4 @@
-"""The one way to the kernel: sockets, ioctls, sysfs and network namespaces, all as bytes, behind two abstract classes.
+"""The one way to the kernel: sockets, ioctls, sysfs, what is open and network namespaces, behind two abstract classes.
 
 A fake kernel stands in for the real one here. It sees the same bytes and decodes them with a decoder of its own, so a
 wrong encoder can't agree with itself.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 NETLINK_ROUTE = 0
 NETLINK_KOBJECT_UEVENT = 15
@@ -16,6 +17,34 @@ NETLINK_GENERIC = 16
 
 MAX_DATAGRAM_BYTES = 256 * 1024
 """Longest datagram that is read. The kernel sends 32 KiB of a dump at most, and a message it echoes is one of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A PCI function, or a network device below one, that the kernel has.
+
+    Args:
+        pci_address: The function; of a network device, the nearest one above it.
+        ifname: Name of the network device; empty for the function itself.
+    """
+
+    pci_address: str
+    ifname: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFiles:
+    """What a process has open.
+
+    Args:
+        pid: The process.
+        name: Its name; empty where that may not be seen.
+        files: What its descriptors point to: paths, and what has none, such as ``anon_inode:[vfio-device]``.
+    """
+
+    pid: int
+    name: str
+    files: frozenset[str]
 
 
 class NetlinkChannel(ABC):
@@ -115,6 +144,22 @@ class Kernel(ABC):
 
         Raises:
             OSError: ENOENT: no such file; EINVAL: it is no link.
+        """
+
+    @abstractmethod
+    def sightings(self) -> Sequence[Sighting]:
+        """Return all PCI functions, and the network devices of this namespace that are below one."""
+
+    @abstractmethod
+    def open_files(self) -> Sequence[OpenFiles]:
+        """Return what each process that can be seen has open; of others' processes nothing may be seen."""
+
+    @abstractmethod
+    def is_busy(self, device_file: str) -> bool:
+        """Tell whether a device file that is opened once at a time is open at present.
+
+        Args:
+            device_file: Its usual path, such as ``/dev/vfio/7``. False where there is none, or it may not be opened.
         """
 
     @abstractmethod

@@ -6,7 +6,6 @@ import errno
 from dataclasses import dataclass
 
 from nicoffload.errors import InvalidRequestError, NicOffloadError, VerificationError
-from nicoffload.kernel.holders import FindHolders, find_holders
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.seam import Kernel
 
@@ -34,14 +33,13 @@ class Sriov:
     Args:
         kernel: The kernel.
         address: PCI address of the physical function.
-        holders: Finds out who holds functions through vfio.
 
     Raises:
         InvalidRequestError: The address is none.
     """
 
-    def __init__(self, kernel: Kernel, address: str, *, holders: FindHolders = find_holders) -> None:
-        self._function = PciFunction(kernel, address, holders=holders)
+    def __init__(self, kernel: Kernel, address: str) -> None:
+        self._function = PciFunction(kernel, address)
 
     def state(self) -> SriovState:
         """Return what there is.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from nicoffload.kernel.linux import LinuxKernel
-from nicoffload.kernel.seam import Kernel, NetlinkChannel
+from nicoffload.kernel.seam import Kernel, NetlinkChannel, OpenFiles, Sighting
 
 EthtoolAnswer = Callable[[bytes], bytes]
 
@@ -85,6 +85,10 @@ class RecordingKernel(Kernel):
         """What went through the ioctl."""
         self.written: list[tuple[str, bytes]] = []
         """What was written below sysfs."""
+        self.processes: list[OpenFiles] = []
+        """Who has what open."""
+        self.busy_files: set[str] = set()
+        """Device files that are open, by whomever."""
 
     def open_netlink(self, family: int) -> NetlinkChannel:
         return RecordingChannel(self._netlink, self.sent)
@@ -107,6 +111,15 @@ class RecordingKernel(Kernel):
 
     def readlink_sysfs(self, path: str) -> str:
         return self._files.readlink_sysfs(path)
+
+    def sightings(self) -> Sequence[Sighting]:
+        return []
+
+    def open_files(self) -> Sequence[OpenFiles]:
+        return self.processes
+
+    def is_busy(self, device_file: str) -> bool:
+        return device_file in self.busy_files
 
     def namespace(self, path: str) -> AbstractContextManager[Kernel]:
         return nullcontext(self)

@@ -61,6 +61,15 @@ class ScriptedKernel(Kernel):
     def readlink_sysfs(self, path: str) -> str:
         raise NotImplementedError
 
+    def sightings(self):
+        raise NotImplementedError
+
+    def open_files(self):
+        raise NotImplementedError
+
+    def is_busy(self, device_file: str) -> bool:
+        raise NotImplementedError
+
     def namespace(self, path: str):
         raise NotImplementedError
 

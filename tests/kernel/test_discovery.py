@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from nicoffload.errors import NotFoundError
-from nicoffload.kernel.discovery import FoundNetdev, Sighting, discover, find, look_with_udev
+from nicoffload.kernel.discovery import FoundNetdev, discover, find
 from nicoffload.kernel.linux import LinuxKernel
+from nicoffload.kernel.seam import Sighting
 
 PF, VF, DISK = "0000:03:00.0", "0000:03:10.0", "0000:04:00.0"
 
 
-class Sysfs:
+class Sysfs(LinuxKernel):
     """A sysfs with PCI functions and network devices, and what udev's library sees there.
 
     Args:
@@ -23,8 +24,8 @@ class Sysfs:
     """
 
     def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self.root = root
-        self.kernel = LinuxKernel(root)
         self.seen: list[Sighting] = []
         for folder in ("class/net", "bus/pci/devices", "bus/pci/drivers"):
             (root / folder).mkdir(parents=True)
@@ -48,8 +49,8 @@ class Sysfs:
         (self.root / "class/net" / name).symlink_to(f"../../devices/pci0000:00/{address}/net/{name}")
         self.seen.append(Sighting(pci_address=address, ifname=name))
 
-    def discover(self):
-        return discover(self.kernel, look=lambda: self.seen)
+    def sightings(self) -> list[Sighting]:
+        return self.seen
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def sysfs(tmp_path) -> Sysfs:
 
 
 def test_functions_come_by_address_with_what_sysfs_says(sysfs):
-    pf, vf = sysfs.discover()
+    pf, vf = discover(sysfs)
     assert (pf.pci_address, pf.driver, pf.vendor_id, pf.device_id) == (PF, "igb", 0x8086, 0x10C9)
     assert (pf.total_vfs, pf.numa_node, pf.physfn) == (7, 1, "")
     assert pf.netdevs == (
@@ -78,16 +79,16 @@ def test_functions_come_by_address_with_what_sysfs_says(sysfs):
 def test_what_goes_between_the_list_and_the_look_is_left_out(sysfs):
     sysfs.seen.append(Sighting(pci_address="0000:05:00.0"))
     sysfs.seen.append(Sighting(pci_address=PF, ifname="gone"))
-    assert [len(one.netdevs) for one in sysfs.discover()] == [2, 0]
+    assert [len(one.netdevs) for one in discover(sysfs)] == [2, 0]
 
 
 def test_a_name_that_went_to_another_function_is_not_believed(sysfs):
     sysfs.seen.append(Sighting(pci_address=VF, ifname="enp3s0f0"))
-    assert [len(one.netdevs) for one in sysfs.discover()] == [2, 0]
+    assert [len(one.netdevs) for one in discover(sysfs)] == [2, 0]
 
 
 def test_a_nic_is_found_by_address_and_by_the_name_of_the_moment(sysfs):
-    functions = sysfs.discover()
+    functions = discover(sysfs)
     assert find(functions, PF).pci_address == find(functions, "enp3s0f0").pci_address == PF
     assert find(functions, VF.upper()).pci_address == VF
     for name in ("", "eth7", DISK):
@@ -98,7 +99,7 @@ def test_a_nic_is_found_by_address_and_by_the_name_of_the_moment(sysfs):
 def test_udev_s_library_sees_what_sysfs_has():
     devices, nets = Path("/sys/bus/pci/devices"), Path("/sys/class/net")
     expected = {path.name for path in devices.iterdir()} if devices.exists() else set()
-    seen = look_with_udev()
+    seen = LinuxKernel().sightings()
     assert {one.pci_address for one in seen if not one.ifname} == expected
     below = {path.name for path in nets.iterdir() if any(part in expected for part in path.resolve().parts)}
     assert {one.ifname for one in seen if one.ifname} == below
@@ -106,5 +107,7 @@ def test_udev_s_library_sees_what_sysfs_has():
 
 
 def test_importing_discovery_does_not_import_pyudev():
-    code = "import sys, nicoffload.kernel.discovery; sys.exit('pyudev' in sys.modules)"
+    code = (
+        "import sys, nicoffload.kernel.discovery, nicoffload.kernel.linux; sys.exit('pyudev' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,9 @@ from nicoffload.errors import (
 )
 from nicoffload.kernel.binding import Binding
 from nicoffload.kernel.holders import Holder, find_holders
+from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.pci import PciFunction
+from nicoffload.kernel.seam import OpenFiles
 from nicoffload.kernel.sriov import Sriov
 from tests.kernel.fake_pci import PF, FakePci
 from tests.kernel.recording import refusal
@@ -30,19 +32,14 @@ def pci(tmp_path) -> FakePci:
     return FakePci(tmp_path / "sys")
 
 
-def nobody(kernel, addresses):
-    return []
+def hold(pci, address):
+    """Let a process have a function open."""
+    group = (pci.devices / address / "iommu_group").resolve().name
+    pci.processes = [OpenFiles(pid=42, name="qemu", files=frozenset({f"/dev/vfio/{group}"}))]
 
 
-def held(*held_addresses):
-    def find(kernel, addresses):
-        return [Holder(address=one, pid=42, name="qemu") for one in addresses if one in held_addresses]
-
-    return find
-
-
-def sriov(pci, holders=nobody) -> Sriov:
-    return Sriov(pci, PF, holders=holders)
+def sriov(pci) -> Sriov:
+    return Sriov(pci, PF)
 
 
 def numbers_written(pci) -> list[bytes]:
@@ -78,11 +75,13 @@ def test_a_wrong_number_is_refused_before_anything_is_written(pci, count, number
 
 def test_vfs_that_somebody_holds_are_not_removed_and_it_says_who(pci):
     sriov(pci).set_vfs(3)
+    Binding(pci, pci.vf(1)).give_to("vfio-pci")
+    hold(pci, pci.vf(1))
     for count in (0, 5):
         with pytest.raises(DeviceBusyError, match=r"0000:01:10.1 is held by qemu \(42\)"):
-            sriov(pci, held(pci.vf(1))).set_vfs(count)
+            sriov(pci).set_vfs(count)
     assert numbers_written(pci) == [b"3"]
-    assert len(sriov(pci, held(pci.vf(1))).set_vfs(3)) == 3
+    assert len(sriov(pci).set_vfs(3)) == 3
 
 
 def test_a_driver_that_says_yes_and_does_nothing_is_found_out(pci):
@@ -144,7 +143,7 @@ def test_group_and_node_are_none_where_there_is_none(pci):
 
 def test_a_vf_goes_to_vfio_and_back(pci):
     sriov(pci).set_vfs(1)
-    vf = Binding(pci, pci.vf(0), holders=nobody)
+    vf = Binding(pci, pci.vf(0))
     vf.give_to("vfio-pci")
     vf.give_to("vfio-pci")
     assert (vf.driver(), vf.override()) == ("vfio-pci", "vfio-pci")
@@ -159,7 +158,7 @@ def test_a_vf_goes_to_vfio_and_back(pci):
 
 def test_a_driver_that_does_not_take_the_function_leaves_it_where_it_was(pci):
     sriov(pci).set_vfs(1)
-    vf = Binding(pci, pci.vf(0), holders=nobody)
+    vf = Binding(pci, pci.vf(0))
     with pytest.raises(VerificationError, match="no driver has the function"):
         vf.give_to("igb")
     assert (vf.driver(), vf.override()) == ("igbvf", "")
@@ -167,24 +166,25 @@ def test_a_driver_that_does_not_take_the_function_leaves_it_where_it_was(pci):
 
 def test_a_function_that_somebody_holds_keeps_its_driver(pci):
     sriov(pci).set_vfs(1)
-    Binding(pci, pci.vf(0), holders=nobody).give_to("vfio-pci")
+    Binding(pci, pci.vf(0)).give_to("vfio-pci")
     written = len(pci.written)
-    vf = Binding(pci, pci.vf(0), holders=held(pci.vf(0)))
+    hold(pci, pci.vf(0))
+    vf = Binding(pci, pci.vf(0))
     for call in (
         vf.unbind,
         vf.give_back,
         lambda: vf.give_to("igbvf"),
-        PciFunction(pci, PF, holders=held(pci.vf(0))).reset,
+        PciFunction(pci, PF).reset,
     ):
         with pytest.raises(DeviceBusyError, match="qemu"):
             call()
     with pytest.raises(DeviceBusyError, match="qemu"):  # its VF goes with it
-        Binding(pci, PF, holders=held(pci.vf(0))).unbind()
+        Binding(pci, PF).unbind()
     assert len(pci.written) == written
 
 
 def test_bind_and_unbind_by_name(pci):
-    ours = Binding(pci, PF, holders=nobody)
+    ours = Binding(pci, PF)
     with pytest.raises(InvalidRequestError, match="does not take"):
         ours.bind("igbvf")
     ours.unbind()
@@ -203,13 +203,13 @@ def test_what_is_no_name_is_refused(pci, name):
 
 def test_an_absent_driver_is_not_found_and_what_is_bound_stays(pci):
     with pytest.raises(NotFoundError, match="no driver vfio-absent") as refused:
-        Binding(pci, PF, holders=nobody).give_to("vfio-absent")
+        Binding(pci, PF).give_to("vfio-absent")
     assert refused.value.hint == "modprobe vfio-absent"
     assert Binding(pci, PF).driver() == "igb"
 
 
 def test_an_absent_function_is_gone(pci):
-    absent = Binding(pci, "0000:09:00.0", holders=nobody)
+    absent = Binding(pci, "0000:09:00.0")
     with pytest.raises(DeviceGoneError):
         absent.bind("igb")
     with pytest.raises(DeviceGoneError):
@@ -219,11 +219,11 @@ def test_an_absent_function_is_gone(pci):
 
 
 def test_a_reset_is_of_one_function_and_leaves_the_methods_as_they_were(pci):
-    ours = PciFunction(pci, PF, holders=nobody)
+    ours = PciFunction(pci, PF)
     with pytest.raises(DeviceBusyError, match="the driver igb has"):
         ours.reset()
     assert pci.written == []
-    Binding(pci, PF, holders=nobody).unbind()
+    Binding(pci, PF).unbind()
     pci.written.clear()
     ours.reset()
     pci.put(PF, "reset_method", "bus af_flr")
@@ -259,64 +259,73 @@ def test_what_is_no_address_is_refused(pci, address):
 @pytest.fixture
 def on_vfio(pci) -> FakePci:
     sriov(pci).set_vfs(2)
-    Binding(pci, pci.vf(1), holders=nobody).give_to("vfio-pci")
+    Binding(pci, pci.vf(1)).give_to("vfio-pci")
     return pci
 
 
-def process(proc, pid, *targets, name="qemu"):
-    folder = proc / str(pid) / "fd"
-    folder.mkdir(parents=True)
-    (folder.parent / "comm").write_text(name + "\n", "ascii")
-    for number, target in enumerate(targets):
-        (folder / str(number)).symlink_to(target)
+class OverProc(LinuxKernel):
+    """A kernel whose processes are in folders, and whose device files are there or not, or open."""
+
+    def __init__(self, pci, root) -> None:
+        super().__init__(pci.root, proc=root / "proc", dev=root / "dev")
+        self.proc, self.dev = root / "proc", root / "dev"
+
+    def process(self, pid, *targets, name="qemu"):
+        folder = self.proc / str(pid) / "fd"
+        folder.mkdir(parents=True)
+        (folder.parent / "comm").write_text(name + "\n", "ascii")
+        for number, target in enumerate(targets):
+            (folder / str(number)).symlink_to(target)
+
+    def holders(self, monkeypatch, pci, *, busy=False):
+        opened = os.open
+
+        def open_group(path, flags, *rest, **more):
+            if str(path).startswith(str(self.dev)):
+                raise refusal(errno.EBUSY if busy else errno.ENOENT)
+            return opened(path, flags, *rest, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", open_group)
+            return find_holders(self, [PF, pci.vf(0), pci.vf(1)])
 
 
-def found(pci, tmp_path, monkeypatch, *, busy=False):
-    opened = os.open
-
-    def open_group(path, flags, *rest, **more):
-        if str(path).startswith(str(tmp_path / "dev")):
-            raise refusal(errno.EBUSY if busy else errno.ENOENT)
-        return opened(path, flags, *rest, **more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "open", open_group)
-        return find_holders(
-            pci, [PF, pci.vf(0), pci.vf(1)], proc=str(tmp_path / "proc"), dev=str(tmp_path / "dev")
-        )
+@pytest.fixture
+def over_proc(on_vfio, tmp_path) -> OverProc:
+    return OverProc(on_vfio, tmp_path)
 
 
-def test_the_holder_is_who_has_the_group_open(on_vfio, tmp_path, monkeypatch):
-    process(tmp_path / "proc", 7, "/dev/null", "/dev/vfio/3")
-    process(tmp_path / "proc", 8, "/dev/vfio/2", "/dev/vfio/vfio", name="other")
-    (tmp_path / "proc/self").mkdir()
-    (tmp_path / "proc/9").mkdir()
-    [holder] = found(on_vfio, tmp_path, monkeypatch)
+def test_the_holder_is_who_has_the_group_open(on_vfio, over_proc, monkeypatch):
+    over_proc.process(7, "/dev/null", "/dev/vfio/3")
+    over_proc.process(8, "/dev/vfio/2", "/dev/vfio/vfio", name="other")
+    (over_proc.proc / "self").mkdir()
+    (over_proc.proc / "9").mkdir()
+    [holder] = over_proc.holders(monkeypatch, on_vfio)
     assert holder == Holder(address=on_vfio.vf(1), pid=7, name="qemu")
 
 
-def test_the_holder_is_who_has_the_device_file_open(on_vfio, tmp_path, monkeypatch):
+def test_the_holder_is_who_has_the_device_file_open(on_vfio, over_proc, monkeypatch):
     (on_vfio.devices / on_vfio.vf(1) / "vfio-dev/vfio0").mkdir(parents=True)
-    process(tmp_path / "proc", 7, "/dev/vfio/devices/vfio0")
-    assert [holder.pid for holder in found(on_vfio, tmp_path, monkeypatch)] == [7]
+    over_proc.process(7, "/dev/vfio/devices/vfio0")
+    assert [holder.pid for holder in over_proc.holders(monkeypatch, on_vfio)] == [7]
 
 
 def test_a_group_that_is_open_without_a_name_is_held_by_who_has_a_device_without_a_group(
-    on_vfio, tmp_path, monkeypatch
+    on_vfio, over_proc, monkeypatch
 ):
-    process(tmp_path / "proc", 7, "anon_inode:[vfio-device]")
-    process(tmp_path / "proc", 8, "anon_inode:[vfio-device]", "/dev/vfio/77")
-    assert found(on_vfio, tmp_path, monkeypatch) == []
-    assert [holder.pid for holder in found(on_vfio, tmp_path, monkeypatch, busy=True)] == [7]
+    over_proc.process(7, "anon_inode:[vfio-device]")
+    over_proc.process(8, "anon_inode:[vfio-device]", "/dev/vfio/77")
+    assert over_proc.holders(monkeypatch, on_vfio) == []
+    assert [holder.pid for holder in over_proc.holders(monkeypatch, on_vfio, busy=True)] == [7]
 
 
-def test_a_group_that_is_open_to_nobody_in_sight_is_held_all_the_same(on_vfio, tmp_path, monkeypatch):
-    (tmp_path / "proc").mkdir()
-    [holder] = found(on_vfio, tmp_path, monkeypatch, busy=True)
+def test_a_group_that_is_open_to_nobody_in_sight_is_held_all_the_same(on_vfio, over_proc, monkeypatch):
+    over_proc.proc.mkdir()
+    [holder] = over_proc.holders(monkeypatch, on_vfio, busy=True)
     assert holder.pid is None
     assert "can't be seen" in str(holder)
 
 
 def test_nobody_is_looked_for_where_nothing_is_on_vfio(pci):
     sriov(pci).set_vfs(2)
-    assert find_holders(pci, [PF, pci.vf(0)], proc="/nonexistent") == []
+    assert find_holders(LinuxKernel(pci.root, proc="/nonexistent"), [PF, pci.vf(0)]) == []
