@@ -25,6 +25,7 @@ import numpy as np
 from nicoffload.kernel import Netlink
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.tc import (
+    OUR_HANDLES,
     Gact,
     Hook,
     Lowering,
@@ -250,11 +251,11 @@ def from_rules(rules: list[FlowRule]) -> list[TcFilter]:
             match=rule.match,
             actions=lower(rule.actions, rule.match).actions,
             pref=1,
-            handle=number,
+            handle=OUR_HANDLES + number,
             placing=Placing.SOFTWARE,
             rule_id=rule.rule_id,
         )
-        for number, rule in enumerate(rules, 1)
+        for number, rule in enumerate(rules)
     ]
 
 

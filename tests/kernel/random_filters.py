@@ -7,6 +7,7 @@ import random
 import uuid
 
 from nicoffload.kernel.tc import (
+    OUR_HANDLES,
     Checksum,
     Csum,
     Gact,
@@ -184,15 +185,16 @@ def random_filters(count: int, ifindexes: list[int], placings: list[Placing]) ->
     made = []
     for number in range(count):
         match = random_match()
+        rule_id = uuid.UUID(int=random.getrandbits(128)) if _maybe(0.8) else None
         made.append(
             TcFilter(
                 match=match,
                 actions=random_actions(match, ifindexes, queues=set(placings) == {Placing.HARDWARE}),
                 pref=1 + number,
-                handle=random.randint(1, 0xFFFF_FFFF),
+                handle=random.randint(1 if rule_id is None else OUR_HANDLES, 0xFFFF_FFFF),
                 chain=0 if placings == [Placing.HARDWARE] else random.choice([0, 0, 1, 3]),
                 placing=random.choice(placings),
-                rule_id=uuid.UUID(int=random.getrandbits(128)) if _maybe(0.8) else None,
+                rule_id=rule_id,
                 outer_tpid=random.choice([0x8100, 0x88A8]) if match.vlan_vid or match.vlan_pcp else 0x8100,
             )
         )

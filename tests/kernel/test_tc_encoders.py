@@ -12,6 +12,7 @@ import pytest
 
 from nicoffload.errors import InvalidRequestError, NotSupportedError
 from nicoffload.kernel.tc import (
+    OUR_HANDLES,
     Gact,
     Hook,
     Placing,
@@ -74,7 +75,7 @@ def sent(items: list[TcFilter]) -> dict[int, bytes]:
 
 def test_a_thousand_at_once_are_the_same_bytes_as_one_by_one():
     made = random_filters(400, [3, 4], list(Placing))
-    made = [dataclasses.replace(item, handle=1 + place) for place, item in enumerate(made)]
+    made = [dataclasses.replace(item, handle=OUR_HANDLES + place) for place, item in enumerate(made)]
     together = sent(made)
     for item in random.sample(made, 100):
         assert sent([item])[item.handle] == together[item.handle]
@@ -98,7 +99,7 @@ def test_columns_are_the_same_bytes_as_objects():
             match=match.replace(ipv6_src=Masked(n, (1 << 128) - 1), tp_dst=Masked(n, 0xFFFF)),
             actions=DROP,
             pref=3,
-            handle=n,
+            handle=OUR_HANDLES | n,
             rule_id=ids[n - 1],
         )
         for n in range(1, 101)
@@ -110,7 +111,7 @@ def test_columns_are_the_same_bytes_as_objects():
         numbers = np.arange(1, 101, dtype=np.uint32)
         columns = {"ipv6_src": np.frombuffer(sources, np.uint8).reshape(-1, 16), "tp_dst": numbers}
         cookies = np.frombuffer(b"".join(one.bytes for one in ids), np.uint8).reshape(-1, 16)
-        assert filters.add_columns(like, columns, numbers, cookies=cookies) == {}
+        assert filters.add_columns(like, columns, numbers | OUR_HANDLES, cookies=cookies) == {}
         with pytest.raises(InvalidRequestError, match="do not fit"):
             filters.add_columns(like, {"eth_src": numbers}, numbers)
         by_columns = b"".join(kernel.channel.sent)
@@ -142,7 +143,9 @@ def test_columns_are_the_same_bytes_as_objects():
 def test_the_bytes_are_pinned(name, match, actions, golden):
     parsed = Match.of(**dict(part.split("=") for part in match.split(",")))
     lowered = lower_actions(actions, parsed, TARGETS)
-    item = TcFilter(match=parsed, actions=lowered.actions, pref=7, handle=9, rule_id=uuid.UUID(int=0xABCDEF))
+    item = TcFilter(
+        match=parsed, actions=lowered.actions, pref=7, handle=OUR_HANDLES | 9, rule_id=uuid.UUID(int=0xABCDEF)
+    )
     (data,) = sent([item]).values()
     golden.check_text(f"golden/flower-{name}.hex", data.hex(" ", 4) + "\n")
 

@@ -7,6 +7,7 @@ from nicoffload.kernel.tc.lower import Lowered, Lowering, QueueStyle, Targets, l
 from nicoffload.kernel.tc.u32 import U32Filter, U32Key, flat_keys, linked_keys
 from nicoffload.kernel.tc.u32_filters import U32Filters, U32State
 from nicoffload.kernel.tc.values import (
+    OUR_HANDLES,
     Checksum,
     Counters,
     Csum,
@@ -32,9 +33,11 @@ from nicoffload.kernel.tc.values import (
     VlanModify,
     VlanPop,
     VlanPush,
+    our_handle,
 )
 
 __all__ = [
+    "OUR_HANDLES",
     "Checksum",
     "Counters",
     "Csum",
@@ -77,5 +80,6 @@ __all__ = [
     "flat_keys",
     "linked_keys",
     "lower_actions",
+    "our_handle",
     "raise_actions",
 ]

@@ -15,6 +15,7 @@ from nicoffload.kernel.netlink import HEADER
 from nicoffload.kernel.tc import actions as act
 from nicoffload.kernel.tc.read import BASIC, BASIC_HW, CLASSIFIERS, PACKETS64
 from nicoffload.kernel.tc.template import HEAD_BYTES, RTM_NEWTFILTER, TCA_CHAIN, TCA_KIND, TCA_OPTIONS
+from nicoffload.kernel.tc.values import OUR_HANDLES
 
 _LENGTH = struct.Struct("=IH")
 _HANDLE_AT, _INFO_AT = 24, 32
@@ -33,7 +34,7 @@ class FilterColumns:
         prefs: uint16[N].
         chains: uint32[N].
         cookies: uint8[N, 16], the rule id; zeros where `ours` is False.
-        ours: bool[N], whether the first action has a cookie of 16 bytes.
+        ours: bool[N], whether it has a rule id: the first action a cookie of 16 bytes, and the filter a handle of ours.
         in_hw: bool[N], whether the kernel says that a NIC runs it.
         counted: bool[N], whether it has counters; they are 0 elsewhere.
         packets: uint64[N], all.
@@ -68,12 +69,13 @@ class _Layout:
     """Where things are in messages of one layout; -1 where they are not.
 
     `skeleton` are the offsets of the bytes that say so: lengths and kinds of attributes. Messages that are equal in
-    those are laid out alike.
+    those are laid out alike. `marked` says that handles tell our filters from others'.
     """
 
     skeleton: list[int] = field(default_factory=list)
     chain: int = -1
     flags: int = -1
+    marked: bool = True
     cookie: int = -1
     basic: int = -1
     basic64: int = -1
@@ -178,9 +180,11 @@ def _layout(message: bytes) -> _Layout:
         found.chain = chain[0]
     kind = top.get(TCA_KIND, (0, 0))
     found.skeleton += range(*kind)
-    numbers = CLASSIFIERS.get(message[slice(*kind)].rstrip(b"\0"))
+    classifier = message[slice(*kind)].rstrip(b"\0")
+    numbers = CLASSIFIERS.get(classifier)
     if numbers is None or TCA_OPTIONS not in top:
         return found
+    found.marked = classifier != b"u32"
     options = _inside(message, *top[TCA_OPTIONS], found)
     flags = options.get(numbers.flags)
     if flags and flags[1] - flags[0] >= 4:
@@ -245,8 +249,9 @@ def _take(
     if layout.flags >= 0:
         out.in_hw[places] = (word(layout.flags, "u4") & np.uint64(_IN_HW)) != 0
     if layout.cookie >= 0:
-        out.cookies[places] = rows[:, layout.cookie : layout.cookie + 16]
-        out.ours[places] = True
+        ours = out.handles[places] >= OUR_HANDLES if layout.marked else np.ones(len(rows), np.bool_)
+        out.cookies[places] = np.where(ours[:, None], rows[:, layout.cookie : layout.cookie + 16], 0)
+        out.ours[places] = ours
     if layout.basic >= 0:
         out.counted[places] = True
         out.bytes[places] = word(layout.basic, "u8")

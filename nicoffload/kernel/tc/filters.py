@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,13 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from nicoffload.errors import InvalidRequestError, KernelError, NicOffloadError, NotSupportedError
+from nicoffload.errors import (
+    ConflictError,
+    InvalidRequestError,
+    KernelError,
+    NicOffloadError,
+    NotSupportedError,
+)
 from nicoffload.kernel.attributes import u32
 from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message
 from nicoffload.kernel.tc import flower, matchall, read
@@ -19,7 +26,7 @@ from nicoffload.kernel.tc.bulk import send_rows
 from nicoffload.kernel.tc.columns import FilterColumns, columns
 from nicoffload.kernel.tc.hooked import Hooked
 from nicoffload.kernel.tc.template import RTM_NEWTFILTER, Keys, Rows, Template, del_filter, new_filter
-from nicoffload.kernel.tc.values import FilterRef, FilterState, TcAction, TcFilter
+from nicoffload.kernel.tc.values import OUR_HANDLES, FilterRef, FilterState, TcAction, TcFilter, our_handle
 from nicoffload.model import Masked
 
 FilterOutcome = FilterRef | NicOffloadError
@@ -27,6 +34,7 @@ FilterOutcome = FilterRef | NicOffloadError
 
 _HANDLE = struct.Struct("=8xI")
 _BLANK_ID = bytes(16)
+_HANDLE_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,8 @@ class TcFilters(Hooked):
         Equivalent to: ``tc -batch`` with a line ``filter add|replace …`` each.
 
         Args:
-            items: The filters. With handle 0 the kernel chooses one, which costs a reply each.
+            items: The filters. With handle 0 the kernel chooses one, which costs a reply each; of one with a rule id,
+                which may not have just any handle, this does (`our_handle`).
             kind: ``flower`` or ``matchall``.
             replace: Put it in the place of one with the same chain, pref and handle, in one step.
 
@@ -107,6 +116,23 @@ class TcFilters(Hooked):
         """
         if kind not in _CLASSIFIERS:
             raise InvalidRequestError(f"no classifier {kind!r} here", hint="flower or matchall")
+        chosen = items if replace else [_with_handle(item, 0) for item in items]
+        outcomes = self._add(chosen, kind, replace=replace)
+        for attempt in range(1, _HANDLE_ATTEMPTS):
+            again = [
+                place
+                for place, item in enumerate(items)
+                if chosen[place] is not item and isinstance(outcomes[place], ConflictError)
+            ]
+            if not again:
+                break
+            others = self._add([_with_handle(items[place], attempt) for place in again], kind, replace=False)
+            for place, outcome in zip(again, others, strict=True):
+                outcomes[place] = outcome
+        return outcomes
+
+    def _add(self, items: Sequence[TcFilter], kind: str, *, replace: bool) -> list[FilterOutcome]:
+        """Install filters once, with the handles that they have."""
         # Of each filter that no group takes, _grouped tells why.
         outcomes: list[FilterOutcome] = [_NO_ANSWER] * len(items)
         flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
@@ -139,7 +165,7 @@ class TcFilters(Hooked):
             like: What they have in common: fields and masks, actions, pref, chain, placing.
             columns: Field to its values, one a filter: integers, or uint8[N, 16] for IPv6; other fields are as in
                 `like`. Ethernet type, protocol and fragments are always as in `like`.
-            handles: uint32[N], none of them 0.
+            handles: uint32[N], none of them 0; from `OUR_HANDLES` where there are rule ids.
             cookies: uint8[N, 16], rule ids; needs a rule id in `like`.
             replace: As in `add_many`.
 
@@ -163,6 +189,8 @@ class TcFilters(Hooked):
             )
         if cookies is None and like.rule_id is not None:
             cookies = np.broadcast_to(np.frombuffer(like.rule_id.bytes, np.uint8), (count, 16))
+        if cookies is not None and count and handles.min() < OUR_HANDLES:
+            raise _handle_of_others(int(handles.min()))
         same = _value_columns(template, [like])
         rows = Rows(
             columns=[
@@ -246,6 +274,8 @@ class TcFilters(Hooked):
             eth_type, ip_proto, ip_frag = match.eth_type, match.ip_proto, match.ip_frag
             try:
                 data, cookie = written.get(actions, with_id=item.rule_id is not None)
+                if cookie is not None and item.handle < OUR_HANDLES:
+                    raise _handle_of_others(item.handle)
                 if match.tun_id is not None and (reason := flower.out_of_range(match)) is not None:
                     raise NotSupportedError(
                         "tc flower can't match this",
@@ -298,6 +328,21 @@ class TcFilters(Hooked):
 
 
 _NO_ANSWER = KernelError("the kernel did not answer")
+
+
+def _with_handle(item: TcFilter, attempt: int) -> TcFilter:
+    """Return a filter that has a rule id and no handle with one of ours; any other as it is."""
+    if item.rule_id is None or item.handle:
+        return item
+    return dataclasses.replace(item, handle=our_handle(item.rule_id, attempt))
+
+
+def _handle_of_others(handle: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"a filter with a rule id has a handle from {OUR_HANDLES:#x}, not {handle:#x}",
+        path="/handle",
+        hint="by its handle it is told from the filters of others that have a cookie",
+    )
 
 
 class _Written:

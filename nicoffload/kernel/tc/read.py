@@ -26,6 +26,7 @@ from nicoffload.kernel.tc.template import (
 )
 from nicoffload.kernel.tc.values import (
     MAX_CHAIN,
+    OUR_HANDLES,
     Counters,
     FilterRef,
     FilterState,
@@ -155,7 +156,7 @@ def _state(ref: FilterRef, options: dict[int, Buffer], numbers: Numbers) -> Filt
             handle=ref.handle,
             chain=ref.chain,
             placing=placing(flags),
-            rule_id=rule_id(found),
+            rule_id=rule_id(found, OUR_HANDLES if ref.kind == "u32" else ref.handle),
             hw_tc=hw_tc,
             outer_tpid=tpids[0],
             inner_tpid=tpids[1],
@@ -204,9 +205,14 @@ def _hw_tc(classid: Buffer, foreign: list[str]) -> int | None:
     return None
 
 
-def rule_id(entries: list[Buffer]) -> uuid.UUID | None:
-    """Return our rule id from the first action's cookie; cookies of other lengths are somebody else's."""
-    if not entries:
+def rule_id(entries: list[Buffer], handle: int = OUR_HANDLES) -> uuid.UUID | None:
+    """Return our rule id from the first action's cookie; cookies of other lengths are somebody else's.
+
+    Args:
+        entries: The actions.
+        handle: The filter's, where it tells ours from others'; see `OUR_HANDLES`.
+    """
+    if not entries or handle < OUR_HANDLES:
         return None
     cookie = bytes(parse(entries[0]).get(act.COOKIE, b""))
     return uuid.UUID(bytes=cookie) if len(cookie) == 16 else None

@@ -323,6 +323,19 @@ TcAction = (
 )
 
 
+OUR_HANDLES = 0x8000_0000
+"""The first of our handles. A cookie of 16 bytes alone makes no filter ours: Open vSwitch's have one as well. But it
+lets the kernel choose handles, and flower and matchall count those up from 1 to 0x7fffffff."""
+
+
+def our_handle(rule_id: uuid.UUID, attempt: int = 0) -> int:
+    """Return a handle of `OUR_HANDLES` for a rule. Of 65,000 rules two share one; another attempt parts them."""
+    return OUR_HANDLES | (rule_id.int + attempt * _STEP) % OUR_HANDLES
+
+
+_STEP = 0x4F1B_BCDD  # odd, so that the attempts of one rule go through all handles
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcFilter:
     """A filter of flower or matchall, as asked for.
@@ -331,10 +344,10 @@ class TcFilter:
         match: Which packets, without `in_port` (the hook is it); matchall's is empty.
         actions: What to do, in order.
         pref: 1 to 65535, lower first. All filters of one pref in a chain have one protocol and one kind.
-        handle: Names the filter within chain and pref; 0 lets the kernel choose.
+        handle: Names the filter within chain and pref; 0: the kernel chooses, or for a rule id `TcFilters`.
         chain: 0 is where packets begin.
         placing: Who is to run it.
-        rule_id: Kept in the cookie of the first action.
+        rule_id: Kept in the cookie of the first action. Its filter has a handle of `OUR_HANDLES`.
         hw_tc: Traffic class of the NIC to deliver to, where a driver takes that in place of actions.
         outer_tpid: Protocol of the outer VLAN tag, where the match names it.
         inner_tpid: Protocol of the second one.
