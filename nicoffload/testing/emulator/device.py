@@ -173,6 +173,14 @@ class Device:
         self.mode = mode
         self.changed()
 
+    def unload(self) -> None:
+        """Let the driver go: rules and VFs go with it, and the next one finds the NIC as at first."""
+        self._clear()
+        self.mode = first_mode(self.document, self.config)
+        self.features = first_features(self.tables, self.config)
+        self.sriov.make(0, ready_ns=0)
+        self.changed()
+
     # Questions ------------------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> Table | None:

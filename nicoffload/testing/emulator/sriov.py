@@ -29,6 +29,8 @@ class Sriov:
 
     def __init__(self, device: Device, document: Mapping[str, Any]) -> None:
         self.vfs: list[Vf] = []
+        self.autoprobe = True
+        """Whether new VFs get their driver on the host."""
         self._device = device
         self._document = document
         self._targets: Targets | None = None
@@ -67,7 +69,7 @@ class Sriov:
 
     def make(self, count: int, ready_ns: int) -> None:
         """Have so many VFs, all new."""
-        driver = self._document.get("vf_driver") or ""
+        driver = (self._document.get("vf_driver") or "") if self.autoprobe else ""
         self.adopt([vf_rules.new_vf(self._document["vf"], at, driver, ready_ns) for at in range(count)])
         self._device.ports.resize(FIRST_VF_PORT)
         self._device.ports.resize(FIRST_VF_PORT + count)

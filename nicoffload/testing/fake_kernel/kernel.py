@@ -1,0 +1,202 @@
+"""A kernel in memory behind the seam, with emulated NICs beneath: what a driver says to Linux, byte by byte."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from nicoffload.kernel.seam import (
+    NETLINK_GENERIC,
+    NETLINK_KOBJECT_UEVENT,
+    NETLINK_ROUTE,
+    Kernel,
+    NetlinkChannel,
+    OpenFiles,
+    Sighting,
+)
+from nicoffload.profiles.types import NicProfile
+from nicoffload.testing.emulator.config import Config
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.faults import Faults
+from nicoffload.testing.fake_kernel.channel import FakeChannel
+from nicoffload.testing.fake_kernel.hotplug import Hotplug
+from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
+
+_REQUESTS = 100_000
+_OWN_NAMESPACES = ("/proc/self/ns/net", "/proc/thread-self/ns/net")
+_UNPREPARED = Config(prepared=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One thing that was asked of the fake kernel.
+
+    Args:
+        kind: ``netlink``, ``ethtool``, ``read``, ``write``, ``list`` or ``readlink``.
+        target: The family's number, the network device, or the path.
+        data: What was sent or written.
+    """
+
+    kind: str
+    target: str
+    data: bytes = b""
+
+
+class FakeKernel(Kernel):
+    """A kernel with emulated NICs. Of one thread.
+
+    Nothing is in it at first but a loopback; `plug` puts a NIC in. Time stands still but for `advance` and `sleep_s`.
+    """
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.requests: deque[Request] = deque(maxlen=_REQUESTS)
+        """What was asked, oldest first; no more than the last 100,000."""
+        self.processes: list[OpenFiles] = []
+        """What processes have open: a test puts a VM here."""
+        self._hotplug = Hotplug(self.world)
+
+    # For tests ------------------------------------------------------------------------------------------------------
+
+    def plug(
+        self,
+        profile: NicProfile,
+        *,
+        pci_address: str = "0000:03:00.0",
+        ifname: str = "enp3s0f0",
+        config: Config = _UNPREPARED,
+        faults: Sequence[Mapping[str, Any]] = (),
+        numa_node: int = -1,
+    ) -> FakeNic:
+        """Put a NIC in, whose driver takes it at once.
+
+        Args:
+            profile: What it is.
+            pci_address: Where; for family netdevsim its name on that bus, such as ``netdevsim1``.
+            ifname: Name of the PF's network device; those of VFs and representors begin with it.
+            config: How it is at first: no VFs, every feature as its driver has it, unless asked otherwise.
+            faults: What goes wrong, as in a fault script's list ``faults``.
+            numa_node: NUMA node that it is near to; -1 where the platform does not say.
+
+        Raises:
+            ValueError: The address is none, or in use.
+        """
+        device = Device(profile.document, config, Faults(faults))
+        device.advance(self.world.now_ns)
+        return self._hotplug.plug(profile, device, pci_address, ifname, numa_node)
+
+    def unplug(self, nic: FakeNic) -> None:
+        """Take a NIC out, as a hot-unplug or a fall from the bus does. Repeatable."""
+        self._hotplug.unplug(nic)
+
+    def add_netdev(self, ifname: str) -> FakeNetdev:
+        """Add a network device that is no NIC's.
+
+        Raises:
+            ValueError: Another has its name.
+        """
+        return self.world.add_netdev(FakeNetdev(0, ifname, NetdevKind.OTHER))
+
+    def follow(self, nic: FakeNic) -> None:
+        """Let the kernel see what became of a NIC that a test changed through `FakeNic.device`."""
+        self._hotplug.follow(nic)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: resets end, faults begin, counters grow old."""
+        self.world.advance(seconds)
+        self._follow_all()
+
+    def monotonic_s(self) -> float:
+        """Return the fake time, for `OpenContext.monotonic_s`."""
+        return self.world.now_ns / 1e9
+
+    def sleep_s(self, seconds: float) -> None:
+        """Let time pass instead of waiting, for `OpenContext.sleep_s`."""
+        self.advance(seconds)
+
+    # The seam -------------------------------------------------------------------------------------------------------
+
+    def open_netlink(self, family: int) -> NetlinkChannel:
+        """Open a netlink socket."""
+        handlers = {NETLINK_ROUTE: self._route, NETLINK_GENERIC: self._generic, NETLINK_KOBJECT_UEVENT: None}
+        if family not in handlers:
+            raise refusal(errno.EPROTONOSUPPORT)
+        return FakeChannel(self.world, family, handlers[family])
+
+    def ethtool(self, ifname: str, buffer: bytes) -> bytes:
+        """Run the ioctl SIOCETHTOOL."""
+        self.requests.append(Request(kind="ethtool", target=ifname, data=buffer))
+        raise refusal(errno.EOPNOTSUPP)
+
+    def read_sysfs(self, path: str) -> bytes:
+        """Return what a file holds."""
+        self.requests.append(Request(kind="read", target=path))
+        raise refusal(errno.ENOENT)
+
+    def write_sysfs(self, path: str, data: bytes) -> None:
+        """Write a file in one call."""
+        self.requests.append(Request(kind="write", target=path, data=data))
+        raise refusal(errno.ENOENT)
+
+    def list_sysfs(self, path: str) -> Sequence[str]:
+        """Return the names in a folder."""
+        self.requests.append(Request(kind="list", target=path))
+        raise refusal(errno.ENOENT)
+
+    def readlink_sysfs(self, path: str) -> str:
+        """Return where a link points."""
+        self.requests.append(Request(kind="readlink", target=path))
+        raise refusal(errno.ENOENT)
+
+    def sightings(self) -> Sequence[Sighting]:
+        """Return all PCI functions and the network devices below one."""
+        seen = [
+            Sighting(pci_address=function.address)
+            for function in self.world.functions.values()
+            if function.nic.bus == "pci"
+        ]
+        seen += [
+            Sighting(pci_address=netdev.pci_address, ifname=netdev.ifname)
+            for netdev in self.world.netdevs.values()
+            if netdev.nic is not None and netdev.nic.bus == "pci"
+        ]
+        return seen
+
+    def open_files(self) -> Sequence[OpenFiles]:
+        """Return what each process has open."""
+        return tuple(self.processes)
+
+    def is_busy(self, device_file: str) -> bool:
+        """Tell whether a process has a device file open."""
+        return any(device_file in process.files for process in self.processes)
+
+    @contextmanager
+    def namespace(self, path: str) -> Iterator[Kernel]:
+        """Be in another network namespace: there is none but this one."""
+        if path not in _OWN_NAMESPACES:
+            raise refusal(errno.ENOENT)
+        yield self
+
+    # Parts ----------------------------------------------------------------------------------------------------------
+
+    def _route(self, datagram: bytes) -> list[bytes]:
+        self.requests.append(Request(kind="netlink", target=str(NETLINK_ROUTE), data=datagram))
+        return []
+
+    def _generic(self, datagram: bytes) -> list[bytes]:
+        self.requests.append(Request(kind="netlink", target=str(NETLINK_GENERIC), data=datagram))
+        return []
+
+    def _follow_all(self) -> None:
+        for nic in tuple(self.world.nics.values()):
+            self._hotplug.follow(nic)
+
+
+def refusal(number: int) -> OSError:
+    """Return what the operating system raises for an errno."""
+    return OSError(number, os.strerror(number))
