@@ -8,24 +8,14 @@ import selectors
 import pytest
 
 from nicoffload.kernel.seam import NETLINK_GENERIC, NETLINK_KOBJECT_UEVENT, NETLINK_ROUTE, Sighting
-from nicoffload.registry import load_registry
 from nicoffload.testing import FakeKernel
-from nicoffload.testing.emulator.config import Config
-
-PROFILES = load_registry().profiles
-FAMILIES = PROFILES.families()
-PF = "0000:03:00.0"
-
-
-def plugged(family: str, **options):
-    kernel = FakeKernel()
-    return kernel, kernel.plug(PROFILES.get(family), **options)
+from tests.fake_kernel.plugging import FAMILIES, PF, PROFILES, plugged
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prepared", [False, True])
 def test_every_family_is_plugged_in_and_out(family, prepared):
-    kernel, nic = plugged(family, config=Config(prepared=prepared))
+    kernel, nic = plugged(family, prepared=prepared)
     assert nic.pf.ifname == "enp3s0f0"
     assert len(nic.vfs) == len(nic.device.sriov.vfs)
     assert {one.ifindex for one in nic.netdevs()} | {1} == kernel.world.netdevs.keys()
@@ -38,7 +28,7 @@ def test_every_family_is_plugged_in_and_out(family, prepared):
 
 
 def test_vfs_have_addresses_and_devices_of_their_own_and_the_mode_brings_representors():
-    kernel, nic = plugged("mlx5", config=Config(vfs=2, prepared=False))
+    kernel, nic = plugged("mlx5", vfs=2)
     assert [one.address for one in nic.vfs] == ["0000:03:10.0", "0000:03:10.2"]
     assert [one.netdev.ifname for one in nic.vfs] == ["enp3s0f0v0", "enp3s0f0v1"]
     assert nic.representors == {}
@@ -57,7 +47,7 @@ def test_vfs_have_addresses_and_devices_of_their_own_and_the_mode_brings_represe
 
 def test_a_nic_that_falls_from_the_bus_is_gone_with_all_that_it_had():
     fault = {"when": {"time_s": 1}, "effect": {"kind": "remove"}}
-    kernel, nic = plugged("ixgbe", config=Config(vfs=3, prepared=False), faults=[fault])
+    kernel, nic = plugged("ixgbe", vfs=3, faults=[fault])
     kernel.advance(0.5)
     assert len(nic.vfs) == 3
     kernel.sleep_s(1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nicoffload.errors import InvalidRequestError
 from nicoffload.kernel.seam import (
     NETLINK_GENERIC,
     NETLINK_KOBJECT_UEVENT,
@@ -23,8 +23,12 @@ from nicoffload.profiles.types import NicProfile
 from nicoffload.testing.emulator.config import Config
 from nicoffload.testing.emulator.device import Device
 from nicoffload.testing.emulator.faults import Faults
+from nicoffload.testing.fake_kernel import tree
+from nicoffload.testing.fake_kernel.binding import Binding
 from nicoffload.testing.fake_kernel.channel import FakeChannel
+from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.hotplug import Hotplug
+from nicoffload.testing.fake_kernel.sysfs import Sysfs
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
 
 _REQUESTS = 100_000
@@ -60,6 +64,9 @@ class FakeKernel(Kernel):
         self.processes: list[OpenFiles] = []
         """What processes have open: a test puts a VM here."""
         self._hotplug = Hotplug(self.world)
+        self._sysfs = Sysfs(
+            self.world, self._hotplug, Binding(self.world, self._hotplug, lambda: self.processes)
+        )
 
     # For tests ------------------------------------------------------------------------------------------------------
 
@@ -136,22 +143,25 @@ class FakeKernel(Kernel):
     def read_sysfs(self, path: str) -> bytes:
         """Return what a file holds."""
         self.requests.append(Request(kind="read", target=path))
-        raise refusal(errno.ENOENT)
+        return tree.read(self._find(path))
 
     def write_sysfs(self, path: str, data: bytes) -> None:
         """Write a file in one call."""
         self.requests.append(Request(kind="write", target=path, data=data))
-        raise refusal(errno.ENOENT)
+        tree.write(self._find(path), data)
 
     def list_sysfs(self, path: str) -> Sequence[str]:
         """Return the names in a folder."""
         self.requests.append(Request(kind="list", target=path))
-        raise refusal(errno.ENOENT)
+        return tree.names(self._find(path))
 
     def readlink_sysfs(self, path: str) -> str:
         """Return where a link points."""
         self.requests.append(Request(kind="readlink", target=path))
-        raise refusal(errno.ENOENT)
+        found = self._find(path, follow=False)
+        if not isinstance(found, tree.Link):
+            raise refusal(errno.EINVAL)
+        return found.target
 
     def sightings(self) -> Sequence[Sighting]:
         """Return all PCI functions and the network devices below one."""
@@ -184,6 +194,11 @@ class FakeKernel(Kernel):
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
+    def _find(self, path: str, *, follow: bool = True) -> tree.Node:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise InvalidRequestError(f"{path!r} is no path below sysfs")
+        return tree.find(self._sysfs.root, path, follow=follow)
+
     def _route(self, datagram: bytes) -> list[bytes]:
         self.requests.append(Request(kind="netlink", target=str(NETLINK_ROUTE), data=datagram))
         return []
@@ -195,8 +210,3 @@ class FakeKernel(Kernel):
     def _follow_all(self) -> None:
         for nic in tuple(self.world.nics.values()):
             self._hotplug.follow(nic)
-
-
-def refusal(number: int) -> OSError:
-    """Return what the operating system raises for an errno."""
-    return OSError(number, os.strerror(number))

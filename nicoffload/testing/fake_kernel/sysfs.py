@@ -1,0 +1,283 @@
+"""Sysfs of the fake kernel: PCI functions, their drivers, network devices and IOMMU groups, read and written."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Mapping
+
+from nicoffload.testing.fake_kernel.binding import VFIO, Binding
+from nicoffload.testing.fake_kernel.errnos import as_oserror, refusal
+from nicoffload.testing.fake_kernel.hotplug import VF_OFFSET, VF_STRIDE, Hotplug
+from nicoffload.testing.fake_kernel.tree import File, Folder, Link, Node, fixed
+from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, World
+
+_HOST = "devices/pci0000:00"
+_VIRTUAL = "devices/virtual"
+_NUMBER = re.compile(r"\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|(?P<dec>[0-9]+))\n?")
+_U16 = 1 << 16
+_BOOLS: Mapping[str, bool] = {
+    **dict.fromkeys(("1", "y", "Y", "t", "T", "on", "ON", "On"), True),
+    **dict.fromkeys(("0", "n", "N", "f", "F", "of", "OF", "Of"), False),
+}
+_RESET_METHODS = ("flr", "bus")
+
+
+class Sysfs:
+    """The tree.
+
+    Args:
+        world: What is in it.
+        hotplug: Lets the world follow a write.
+        binding: Binds drivers.
+    """
+
+    def __init__(self, world: World, hotplug: Hotplug, binding: Binding) -> None:
+        self._world = world
+        self._hotplug = hotplug
+        self._binding = binding
+        self.root = _folder(
+            bus=_folder(
+                pci=_folder(
+                    devices=Folder(lambda: self._bus_links("pci")),
+                    drivers=Folder(self._drivers),
+                    drivers_probe=File(write=binding.probe),
+                ),
+                netdevsim=_folder(devices=Folder(lambda: self._bus_links("netdevsim"))),
+            ),
+            devices=Folder(self._devices),
+            kernel=_folder(iommu_groups=Folder(self._groups)),
+            **{"class": _folder(net=Folder(self._net_links))},
+        )
+
+    # Buses ----------------------------------------------------------------------------------------------------------
+
+    def _bus_links(self, bus: str) -> Mapping[str, Node]:
+        return {
+            function.address: Link(f"../../../{_place(function)}")
+            for function in self._world.functions.values()
+            if function.nic.bus == bus
+        }
+
+    def _drivers(self) -> Mapping[str, Node]:
+        return {name: Folder(lambda name=name: self._driver(name)) for name in self._binding.drivers()}  # type: ignore[misc]
+
+    def _driver(self, name: str) -> Mapping[str, Node]:
+        bound = {
+            one.address: Link(f"../../../../{_place(one)}")
+            for one in self._world.functions.values()
+            if one.driver == name
+        }
+        return {
+            "bind": File(write=lambda data: self._binding.bind(name, data)),
+            "unbind": File(write=lambda data: self._binding.unbind(name, data)),
+            **bound,
+        }
+
+    def _groups(self) -> Mapping[str, Node]:
+        groups: dict[int, dict[str, Node]] = {}
+        for one in self._world.functions.values():
+            if one.nic.bus == "pci":
+                groups.setdefault(one.iommu_group, {})[one.address] = Link(f"../../../../{_place(one)}")
+        return {str(number): _folder(devices=_fixed_folder(members)) for number, members in groups.items()}
+
+    # Devices --------------------------------------------------------------------------------------------------------
+
+    def _devices(self) -> Mapping[str, Node]:
+        pci: dict[str, Node] = {}
+        found: dict[str, Node] = {"pci0000:00": _fixed_folder(pci)}
+        for one in self._world.functions.values():
+            holder = pci if one.nic.bus == "pci" else found
+            holder[one.address] = Folder(lambda one=one: self._function(one))  # type: ignore[misc]
+        virtual = (one for one in self._world.netdevs.values() if one.nic is None)
+        found["virtual"] = _folder(net=_fixed_folder({one.ifname: _netdev(one, "") for one in virtual}))
+        return found
+
+    def _function(self, one: FakeFunction) -> Mapping[str, Node]:
+        nodes = self._simulated(one) if one.nic.bus == "netdevsim" else self._pci(one)
+        devices = [
+            netdev
+            for netdev in self._world.netdevs.values()
+            if netdev.nic is one.nic and netdev.pci_address == one.address
+        ]
+        if devices:
+            nodes["net"] = _fixed_folder({netdev.ifname: _netdev(netdev, one.address) for netdev in devices})
+        return nodes
+
+    def _simulated(self, one: FakeFunction) -> dict[str, Node]:
+        """Return the files of a device of netdevsim's bus (drivers/net/netdevsim/bus.c)."""
+        return {"sriov_numvfs": self._numvfs(one, _simulated_number)}
+
+    def _pci(self, one: FakeFunction) -> dict[str, Node]:
+        nodes: dict[str, Node] = {
+            "class": fixed("0x020000"),
+            "vendor": fixed(f"0x{one.vendor_id:04x}"),
+            "device": fixed(f"0x{one.device_id:04x}"),
+            "numa_node": fixed(str(one.numa_node)),
+            "driver_override": File(
+                read=lambda: one.driver_override or "(null)",
+                write=lambda data: self._binding.override(one, data),
+            ),
+            "reset": File(write=lambda data: self._reset(one, data)),
+            "reset_method": File(
+                read=lambda: " ".join(one.reset_methods),
+                write=lambda data: _set_reset_methods(one, data),
+            ),
+            "iommu_group": Link(f"../../../kernel/iommu_groups/{one.iommu_group}"),
+            "subsystem": Link("../../../bus/pci"),
+        }
+        if one.driver:
+            nodes["driver"] = Link(f"../../../bus/pci/drivers/{one.driver}")
+        if one.driver == VFIO:
+            nodes["vfio-dev"] = _folder(**{f"vfio{one.iommu_group}": _folder()})
+        if one.vf is not None:
+            nodes["physfn"] = Link(f"../{one.nic.pci_address}")
+        elif one.nic.profile.sriov is not None:
+            nodes |= self._sriov(one)
+        return nodes
+
+    def _sriov(self, one: FakeFunction) -> dict[str, Node]:
+        """Return the SR-IOV files of a physical function (drivers/pci/iov.c)."""
+        sriov = one.nic.device.sriov
+        nodes: dict[str, Node] = {f"virtfn{vf.vf}": Link(f"../{vf.address}") for vf in one.nic.vfs}
+        return nodes | {
+            "sriov_totalvfs": fixed(str(sriov.limit)),
+            "sriov_numvfs": self._numvfs(one, _pci_number),
+            "sriov_offset": fixed(str(VF_OFFSET)),
+            "sriov_stride": fixed(str(VF_STRIDE)),
+            "sriov_vf_device": fixed(_vf_device(one)),
+            "sriov_drivers_autoprobe": File(
+                read=lambda: str(int(sriov.autoprobe)),
+                write=lambda data: setattr(sriov, "autoprobe", _bool(data)),
+            ),
+        }
+
+    def _numvfs(self, one: FakeFunction, parse: Callable[[bytes], int]) -> File:
+        sriov = one.nic.device.sriov
+
+        def store(data: bytes) -> None:
+            count = parse(data)
+            has_driver = one.driver == one.nic.profile.driver
+            if one.nic.bus == "pci":
+                if count > sriov.limit:
+                    raise refusal(errno.ERANGE)
+                if count == len(sriov.vfs):
+                    return
+            if not has_driver:
+                raise refusal(errno.ENOENT)
+            if count < len(sriov.vfs):
+                self._binding.check_free(one)
+            with as_oserror():
+                sriov.set_count(count)
+            self._hotplug.follow(one.nic)
+
+        return File(read=lambda: str(len(sriov.vfs)), write=store)
+
+    def _reset(self, one: FakeFunction, data: bytes) -> None:
+        if _pci_number(data) != 1:
+            raise refusal(errno.EINVAL)
+        if not one.reset_methods:
+            raise refusal(errno.ENOTTY)
+        if one.vf is not None:
+            with as_oserror():
+                one.nic.device.sriov.reset(one.vf)
+            self._hotplug.follow(one.nic)
+
+    # Network devices ------------------------------------------------------------------------------------------------
+
+    def _net_links(self) -> Mapping[str, Node]:
+        links: dict[str, Node] = {}
+        for netdev in self._world.netdevs.values():
+            place = _VIRTUAL
+            if netdev.nic is not None:
+                place = _place(self._world.functions[netdev.nic.bus, netdev.pci_address])
+            links[netdev.ifname] = Link(f"../../{place}/net/{netdev.ifname}")
+        return links
+
+
+def _netdev(netdev: FakeNetdev, parent: str) -> Folder:
+    mac = netdev.mac.to_bytes(6, "big").hex(":")
+    nodes: dict[str, Node] = {
+        "ifindex": fixed(str(netdev.ifindex)),
+        "address": fixed(mac),
+        "mtu": fixed(str(netdev.mtu)),
+        "operstate": fixed("up" if netdev.up else "down"),
+        "type": fixed("1"),
+        "phys_switch_id": _perhaps(netdev.switch_id.hex()),
+        "phys_port_name": _perhaps(netdev.port_name),
+        "phys_port_id": _perhaps(""),
+        "subsystem": Link("../../../../../class/net"),
+    }
+    if parent:
+        nodes["device"] = Link(f"../../../{parent}")
+    return _fixed_folder(nodes)
+
+
+def _perhaps(text: str) -> File:
+    def show() -> str:
+        if not text:
+            raise refusal(errno.EOPNOTSUPP)
+        return text
+
+    return File(read=show)
+
+
+def _place(one: FakeFunction) -> str:
+    return f"{_HOST}/{one.address}" if one.nic.bus == "pci" else f"devices/{one.address}"
+
+
+def _folder(**entries: Node) -> Folder:
+    return _fixed_folder(entries)
+
+
+def _fixed_folder(entries: Mapping[str, Node]) -> Folder:
+    return Folder(lambda: entries)
+
+
+def _vf_device(one: FakeFunction) -> str:
+    stated = one.nic.profile.pci_ids.vf
+    return stated[0].partition(":")[2] if stated else "0"
+
+
+def _pci_number(data: bytes) -> int:
+    """Return a number as ``kstrtou16`` reads it."""
+    number = _simulated_number(data)
+    if number >= _U16:
+        raise refusal(errno.ERANGE)
+    return number
+
+
+def _simulated_number(data: bytes) -> int:
+    """Return a number as ``kstrtouint`` reads it."""
+    match = _NUMBER.fullmatch(data.decode("ascii", "replace"))
+    if match is None:
+        raise refusal(errno.EINVAL)
+    if match["hex"]:
+        return int(match["hex"], 16)
+    digits = match["dec"]
+    try:
+        number = int(digits, 8 if digits.startswith("0") else 10)
+    except ValueError as cause:
+        raise refusal(errno.EINVAL) from cause
+    if number >= 1 << 32:
+        raise refusal(errno.ERANGE)
+    return number
+
+
+def _bool(data: bytes) -> bool:
+    """Return a truth value as ``kstrtobool`` reads it: by its first letter, of ``o`` by its second too."""
+    text = data.decode("ascii", "replace")
+    found = _BOOLS.get(text[:2] if text[:1] in {"o", "O"} else text[:1])
+    if found is None:
+        raise refusal(errno.EINVAL)
+    return found
+
+
+def _set_reset_methods(one: FakeFunction, data: bytes) -> None:
+    """Write ``reset_method`` (drivers/pci/pci.c, reset_method_store)."""
+    words = data.decode("ascii", "replace").split()
+    if words == ["default"]:
+        words = list(_RESET_METHODS)
+    if len(words) != len(set(words)) or any(word not in _RESET_METHODS for word in words):
+        raise refusal(errno.EINVAL)
+    one.reset_methods = tuple(words)
