@@ -7,12 +7,24 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nicoffload.cli import capabilities, devices, doctor, flow, plan, plugins, profiles, rate, stats, vf
+from nicoffload.cli import (
+    capabilities,
+    conformance,
+    devices,
+    doctor,
+    flow,
+    plan,
+    plugins,
+    profiles,
+    rate,
+    stats,
+    vf,
+)
 from nicoffload.cli.arguments import EXIT_CODES, Parser, add_common, output_of
 from nicoffload.cli.output import run
 from nicoffload.cli.session import Session
 
-_GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins, doctor)
+_GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins, doctor, conformance)
 
 _DESCRIPTION = """\
 One vocabulary for NIC offload: flow filters, virtual functions, rates, statistics.
