@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from nicoffload.cli.output import Output
 from nicoffload.codec import format_match
 from nicoffload.flexivoffload import cost
+from nicoffload.flexivoffload.accounts import FlowReport
 from nicoffload.flexivoffload.ledger import Count
 from nicoffload.flexivoffload.policy import Policy, PolicyRule, RuleKind
-from nicoffload.flexivoffload.report import FlowReport, ReplayReport
+from nicoffload.flexivoffload.report import ReplayReport
 
 
 def show_report(report: ReplayReport, output: Output, *, top: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from nicoffload.codec import RuleTextError, parse_rule
 from nicoffload.errors import InvalidRequestError, NotFoundError
+from nicoffload.flexivoffload.accounts import FlowReport
 from nicoffload.flexivoffload.headers import CUT, UNKNOWN
-from nicoffload.flexivoffload.report import FlowReport
 from nicoffload.model import Masked, Match, PortRange
 
 _ANY_ACTION = " actions=pf"

@@ -9,10 +9,11 @@ from typing import Any
 
 from nicoffload.errors import InvalidRequestError, PluginError
 from nicoffload.flexivoffload import cost
+from nicoffload.flexivoffload.accounts import FlowReport
 from nicoffload.flexivoffload.explain import describe
 from nicoffload.flexivoffload.ledger import Count
 from nicoffload.flexivoffload.plots import Plots
-from nicoffload.flexivoffload.report import FlowReport, ReplayReport
+from nicoffload.flexivoffload.report import ReplayReport
 
 TOP_FLOWS = 25
 EXPLAINED_FLOWS = 8

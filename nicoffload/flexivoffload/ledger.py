@@ -183,22 +183,38 @@ class RuleCounter:
         facts = reading.facts
         if reading.packets is None or facts is None:
             return Verdict.MISSING
-        was_reset = self._epoch is not None and reading.epoch != self._epoch
+        was_reset = self._is_reset(reading)
         went_back = reading.packets < self._raw[0]
-        old = (0, 0) if was_reset else self._raw
-        gained = counter_delta(old[0], reading.packets, facts.packet_bits)
         least = self._least(truth, time_ns, facts)
+        before = self.total.packets
+        self.advance(reading)
+        gained = self.total.packets - before
+        verdict = self._compare(least, truth, gained, facts, has_bytes=reading.bytes is not None)
+        if verdict in (Verdict.FROZEN, Verdict.BEHIND, Verdict.AHEAD) and (was_reset or went_back):
+            verdict = Verdict.RESET
+        if verdict is not Verdict.AGREES:
+            self.total = truth
+        return verdict
+
+    def advance(self, reading: Reading) -> bool:
+        """Go on from a reading that nothing contradicts; False where the NIC told no counter.
+
+        A counter that starts anew with a new epoch counts from zero; one that wraps goes on.
+        """
+        facts = reading.facts
+        if reading.packets is None or facts is None:
+            return False
+        old = (0, 0) if self._is_reset(reading) else self._raw
+        gained = counter_delta(old[0], reading.packets, facts.packet_bits)
         self.total = Count(
             packets=self.total.packets + gained,
             bytes=self.total.bytes + self._gained_bytes(old[1], reading, gained, facts),
         )
-        verdict = self._compare(least, truth, gained, facts, has_bytes=reading.bytes is not None)
-        if verdict in (Verdict.FROZEN, Verdict.BEHIND, Verdict.AHEAD) and (was_reset or went_back):
-            verdict = Verdict.RESET
         self._epoch, self._raw = reading.epoch, (reading.packets, reading.bytes or 0)
-        if verdict is not Verdict.AGREES:
-            self.total = truth
-        return verdict
+        return True
+
+    def _is_reset(self, reading: Reading) -> bool:
+        return self._epoch is not None and reading.epoch != self._epoch
 
     def _least(self, truth: Count, time_ns: int, facts: CounterFacts) -> Count:
         """Return what even a counter that lags must have seen."""

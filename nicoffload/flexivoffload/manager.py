@@ -70,6 +70,7 @@ class FlowManager:
         now_ns: Time of the first packet.
         config: Periods.
         unusable: VMs whose VF can't be used.
+        believes_nic: See `Mover`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class FlowManager:
         now_ns: int,
         config: ManagerConfig,
         unusable: Unusable,
+        believes_nic: bool = False,
     ) -> None:
         self.policy = policy
         self.config = config
@@ -96,6 +98,7 @@ class FlowManager:
             now_ns=now_ns,
             placement=config.placement,
             gather_ns=int(config.gather_s * NS_PER_S),
+            believes_nic=believes_nic,
         )
         self._directory = directory
         self._unusable = unusable

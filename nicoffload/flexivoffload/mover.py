@@ -53,6 +53,8 @@ class Mover:
         now_ns: Now.
         placement: For the cap on the lead of flows that come and go.
         gather_ns: How long requests are gathered for one bulk call.
+        believes_nic: Whether the NIC's counters are all that is known of its path, as in a live session without
+            dispatchers; else they are held against what the dispatchers counted.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Mover:
         now_ns: int,
         placement: PlacementConfig,
         gather_ns: int,
+        believes_nic: bool = False,
     ) -> None:
         self.table = table
         self.units = UnitTable()
@@ -82,6 +85,7 @@ class Mover:
         self._directory = directory
         self._max_lead = placement.max_lead
         self._gather_ns = gather_ns
+        self._believes_nic = believes_nic
         self._queue: list[Unit] = []
         self._tx_queue: list[int] = []
 
@@ -167,7 +171,8 @@ class Mover:
         self._enlist(row, unit)
         detail = f"{unit.lowered.rung.name} rule in table {unit.lowered.table} catches it as well"
         if state == UnitState.INSTALLED:
-            unit.counter = None
+            if not self._believes_nic:
+                unit.counter = None
             self.arrive(row, "rule.shared", detail)
         else:
             self.settle(row, FlowState.PENDING, "rule.shared", detail)
@@ -218,8 +223,8 @@ class Mover:
     def _installed(self, unit: Unit) -> None:
         self.units.state[unit.number] = UnitState.INSTALLED
         self.units.installed_ns[unit.number] = self.now_ns
-        if not unit.is_coarse and len(unit.members) == 1:
-            (row,) = unit.members
+        if self._believes_nic or (not unit.is_coarse and len(unit.members) == 1):
+            row = min(unit.members)
             unit.counter = RuleCounter(int(self.table.l2_bytes[row]))
             unit.base = self.table.ledger.flow(Path.NIC, row)
         for row in sorted(unit.members):
@@ -274,7 +279,7 @@ class Mover:
         out, finals = self.executor.remove(units, self.now_ns)
         for unit in out:
             if unit.counter is not None:
-                self._compare(unit, reading_of(finals.get(unit.rule_id)))
+                self._take_reading(unit, reading_of(finals.get(unit.rule_id)))
             for row in sorted(unit.members):
                 self.leave(row, code)
             self.units.remove(unit)
@@ -282,13 +287,33 @@ class Mover:
     # ----------------------------------------------------------------------------- counters and trouble
 
     def poll(self, now_ns: int) -> None:
-        """Read the NIC's counters, and hold them against what the dispatchers counted."""
+        """Read the NIC's counters: hold them against what the dispatchers counted, or enter them into the ledger."""
         self.now_ns = now_ns
         installed = [self.units[number] for number in self.units.in_state(UnitState.INSTALLED)]
         followed = [unit for unit in installed if unit.counter is not None]
         for unit, reading in zip(followed, self.executor.read(followed), strict=True):
             if self.executor.alive:
-                self._compare(unit, reading)
+                self._take_reading(unit, reading)
+
+    def _take_reading(self, unit: Unit, reading: Reading) -> None:
+        if self._believes_nic:
+            self._enter(unit, reading)
+        else:
+            self._compare(unit, reading)
+
+    def _enter(self, unit: Unit, reading: Reading) -> None:
+        """Enter into the ledger what a rule counted. Of flows that share a rule the first has it all."""
+        assert unit.counter is not None
+        before = unit.counter.total
+        if not unit.counter.advance(reading):
+            return
+        self.disagreements.readings += 1
+        now, row = unit.counter.total, min(unit.members)
+        packets, size = now.packets - before.packets, now.bytes - before.bytes
+        rows = np.array([row])
+        self.table.ledger.count(Path.NIC, rows, np.array([packets]), np.array([size]))
+        if packets:
+            self.table.last_ns[sorted(unit.members)] = self.now_ns
 
     def _compare(self, unit: Unit, reading: Reading) -> None:
         (row,) = unit.members

@@ -18,13 +18,14 @@ from nicoffload.errors import DeviceGoneError, InvalidRequestError, NicOffloadEr
 from nicoffload.flexivoffload.chunk import Chunk, group_sums
 from nicoffload.flexivoffload.flows import DEFAULT_CAP, FlowState, FlowTable
 from nicoffload.flexivoffload.folding import Folded, fold_idle
+from nicoffload.flexivoffload.intake import Intake
 from nicoffload.flexivoffload.ledger import Count, Path
 from nicoffload.flexivoffload.manager import FlowManager, ManagerConfig
 from nicoffload.flexivoffload.placement import NS_PER_S
 from nicoffload.flexivoffload.policy.types import Policy
 from nicoffload.flexivoffload.series import Series
 from nicoffload.flexivoffload.setup import prepare
-from nicoffload.flexivoffload.vms import NO_VM, RX, TX, VSWITCH_ONLY, Vm, VmDirectory
+from nicoffload.flexivoffload.vms import Vm, VmDirectory
 from nicoffload.model import FIRST_VF_PORT
 from nicoffload.packets import PacketBatch
 
@@ -79,14 +80,12 @@ class Replay:
         self.table = FlowTable(cap=flow_cap)
         self.folded = Folded()
         self.astray = Count()
-        self.upcalls = 0
-        self.overflow_flows = 0
+        self.intake = Intake(self.table, self.directory, policy)
         self.start_ns = 0
         self.end_ns = 0
         self.series: Series | None = None
         self.manager: FlowManager | None = None
         self._path = nic.packet_path
-        self._overflow: dict[tuple[int, int], int] = {}
         self._next_tick_ns = 0
         self._change_ns: int | None = None
         self._tx: dict[int, tuple[Ints, PacketBatch]] = {}
@@ -103,7 +102,7 @@ class Replay:
         )
         manager = self.manager or self._start(int(times[0]))
         fold_idle(self.table, manager, self.folded, self.end_ns)
-        chunk = Chunk(batch, times, self.start_ns, self.table, self.directory, self.policy)
+        chunk = self.intake.chunk(batch, times, self.start_ns)
         self._tx.clear()
         self._counted = 0
         position, next_new = 0, 0
@@ -114,7 +113,7 @@ class Replay:
             stop = self._until(horizon_ns, times, position)
             while next_new < len(chunk.new) and chunk.first_packet[chunk.new[next_new]] < stop:
                 packet = int(chunk.first_packet[chunk.new[next_new]])
-                self._activate(chunk, next_new, int(times[packet]))
+                self.intake.take_up(manager, chunk, next_new, int(times[packet]))
                 next_new += 1
                 if self._horizon() != horizon_ns:  # seldom: the flow is the first of a bulk call
                     horizon_ns = self._horizon()
@@ -218,44 +217,6 @@ class Replay:
                 self._path.advance(now_ns - self.start_ns)
             except NicOffloadError as error:
                 self.manager.mover.executor.gone(error)
-
-    # ------------------------------------------------------------------------------------------- flows
-
-    def _activate(self, chunk: Chunk, place: int, time_ns: int) -> None:
-        """Take up a flow: its first packet is the virtual switch's upcall."""
-        assert self.manager is not None
-        number = int(chunk.new[place])
-        kind, vm = int(chunk.ends.kind[place]), int(chunk.ends.vm[place])
-        if len(self.table) - len(self._overflow) >= self.table.cap:
-            self.overflow_flows += 1
-            chunk.row[number] = self._overflow_row(kind, vm, time_ns)
-            return
-        table = self.table
-        row = table.add(chunk.keys[number])
-        chunk.row[number] = row
-        table.kind[row], table.vm[row] = kind, vm
-        table.is_local[row] = chunk.ends.is_local[place]
-        table.l2_bytes[row] = chunk.l2_bytes[place]
-        table.first_ns[row] = table.last_ns[row] = time_ns
-        self.upcalls += 1
-        self.manager.new_flow(row, time_ns, chunk.verdicts, place)
-
-    def _overflow_row(self, kind: int, vm: int, time_ns: int) -> int:
-        """Return the row of all flows, of a VM and direction, that the table has no room to tell apart."""
-        found = self._overflow.get((kind, vm))
-        if found is None:
-            table = self.table
-            found = table.add(b"overflow:%d:%d" % (kind, vm))
-            table.kind[found], table.vm[found] = VSWITCH_ONLY, vm
-            table.first_ns[found] = time_ns
-            table.state[found] = FlowState.PINNED
-            self._overflow[(kind, vm)] = found
-        return found
-
-    @property
-    def overflow_rows(self) -> frozenset[int]:
-        """Rows that stand for many flows."""
-        return frozenset(self._overflow.values())
 
     # ------------------------------------------------------------------------------------------- paths
 
@@ -361,7 +322,7 @@ class Replay:
         count = len(chunk.keys)
         ledger = self.table.ledger
         for is_path, which in ((~is_nic, Path.VSWITCH), (is_nic, Path.NIC)):
-            self._enter(chunk, flow[is_path], size[is_path], which)
+            self.intake.enter(chunk, flow[is_path], size[is_path], which)
         dropped = path == DROPPED
         if dropped.any():
             packets, sums = group_sums(flow[dropped], count), group_sums(flow[dropped], count, size[dropped])
@@ -369,42 +330,6 @@ class Replay:
             np.add.at(ledger.dropped_packets, chunk.row[there], packets[there])
             np.add.at(ledger.dropped_bytes, chunk.row[there], sums[there])
         self.table.last_ns[chunk.row[flow]] = chunk.time_ns[part]
-        self._note_flags(chunk, part)
+        self.intake.note_flags(chunk, part)
         assert self.series is not None
         self.series.add_packets(chunk.time_ns[part], is_nic, size)
-
-    def _enter(self, chunk: Chunk, flow: Ints, size: Ints, path: Path) -> None:
-        if not len(flow):
-            return
-        count = len(chunk.keys)
-        packets, sums = group_sums(flow, count), group_sums(flow, count, size)
-        there = np.flatnonzero(packets)
-        rows = chunk.row[there]
-        if self._overflow:  # many flows share a row
-            rows, place = np.unique(rows, return_inverse=True)
-            self.table.ledger.count(
-                path,
-                rows,
-                group_sums(place, len(rows), packets[there]),
-                group_sums(place, len(rows), sums[there]),
-            )
-            return
-        self.table.ledger.count(path, rows, packets[there], sums[there])
-
-    def _note_flags(self, chunk: Chunk, part: slice) -> None:
-        ends, opens = chunk.ends_flow[part], chunk.opens_flow[part]
-        flow = chunk.flow[part]
-        self.table.closing[chunk.row[flow[opens]]] = False
-        self.table.closing[chunk.row[flow[ends & ~opens]]] = True
-
-
-def kind_name(kind: int, *, is_local: bool) -> str:
-    """Return the direction of a flow for people: ``rx``, ``tx``, ``local`` or ``vswitch``."""
-    if kind == TX:
-        return "local" if is_local else "tx"
-    return "rx" if kind == RX else "vswitch"
-
-
-def vm_name(directory: VmDirectory, vm: int) -> str:
-    """Return the name of a VM; empty for none."""
-    return "" if vm == NO_VM else directory.vms[vm].name

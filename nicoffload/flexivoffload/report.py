@@ -7,67 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from nicoffload.flexivoffload import cost
+from nicoffload.flexivoffload.accounts import (
+    FlowReport,
+    OperationsReport,
+    VmReport,
+    counts_by_vm,
+    flow_reports,
+    operations_report,
+    share,
+    sum_of_path,
+    total,
+    vm_reports,
+)
 from nicoffload.flexivoffload.capture import SkippedPackets
-from nicoffload.flexivoffload.flows import Decision, FlowState
-from nicoffload.flexivoffload.folding import FoldedFlow, flow_line
-from nicoffload.flexivoffload.headers import flow_text
 from nicoffload.flexivoffload.ledger import Count, Path
 from nicoffload.flexivoffload.placement import NS_PER_S, jain_index
-from nicoffload.flexivoffload.replay import Replay, kind_name, vm_name
+from nicoffload.flexivoffload.replay import Replay
 from nicoffload.flexivoffload.vms import NO_VM
-
-MAX_FLOWS = 10_000
-"""Flows that a report lists: the largest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowReport:
-    """One flow.
-
-    Args:
-        flow: Its name: a match in one line, which `why` takes.
-        vm: Its VM; empty for none.
-        direction: ``rx``, ``tx``, ``local`` (between VMs) or ``vswitch``.
-        state: At the end.
-        offloaded: What the NIC's path took, what it dropped included.
-        onloaded: What the virtual switch took.
-        dropped: What the NIC dropped.
-        first_s: First packet, seconds after that of the capture.
-        last_s: Last packet.
-        moves: Between the paths.
-        code: Why it is where it is.
-        policy_rule: Which rule of the policy said so.
-        disagreements: Readings of the NIC's counter that were wrong.
-        decisions: Its decision record; empty where it left the table.
-        decisions_left_out: How many entries of the record were not kept.
-    """
-
-    flow: str
-    vm: str
-    direction: str
-    state: FlowState
-    offloaded: Count
-    onloaded: Count
-    dropped: Count
-    first_s: float
-    last_s: float
-    moves: int
-    code: str
-    policy_rule: str
-    disagreements: int
-    decisions: tuple[Decision, ...]
-    decisions_left_out: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmReport:
-    """One VM: what it received and sent."""
-
-    name: str
-    vf: int
-    offloaded: Count
-    onloaded: Count
-    dropped: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,20 +55,6 @@ class CpuReport:
     without_offload_percent: float
     with_offload_core_s: float
     without_offload_core_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperationsReport:
-    """What was done to the NIC, see `executor.Operations`."""
-
-    adds: int
-    removes: int
-    refused: dict[str, int]
-    retries: int
-    calls: int
-    moves_to_nic: int
-    moves_to_vswitch: int
-    upcalls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,41 +156,28 @@ class ReplayReport:
     @property
     def share_packets(self) -> float:
         """Part of the packets that took the NIC's path, 0 to 1."""
-        return _share(self.offloaded.packets, self.onloaded.packets)
+        return share(self.offloaded.packets, self.onloaded.packets)
 
     @property
     def share_bytes(self) -> float:
         """Part of the bytes that took the NIC's path, 0 to 1."""
-        return _share(self.offloaded.bytes, self.onloaded.bytes)
-
-
-def _share(part: int, rest: int) -> float:
-    return part / (part + rest) if part + rest else 0.0
+        return share(self.offloaded.bytes, self.onloaded.bytes)
 
 
 def make_report(
     replay: Replay, *, capture: str, skipped: tuple[SkippedPackets, ...], ended_early: str
 ) -> ReplayReport:
     """Return what a finished replay found."""
-    by_vm, dropped = _by_vm(replay)
-    offloaded, onloaded = _sum(by_vm, Path.NIC), _sum(by_vm, Path.VSWITCH)
+    by_vm, dropped = counts_by_vm(replay)
+    offloaded, onloaded = sum_of_path(by_vm, Path.NIC), sum_of_path(by_vm, Path.VSWITCH)
     duration_s = (replay.end_ns - replay.start_ns) / NS_PER_S
     names = replay.directory.vms
-    vms = tuple(
-        VmReport(
-            name=vm.name,
-            vf=vm.vf,
-            offloaded=by_vm.get((index, Path.NIC), Count()),
-            onloaded=by_vm.get((index, Path.VSWITCH), Count()),
-            dropped=dropped.get(index, Count()),
-        )
-        for index, vm in enumerate(names)
-    )
+    vms = vm_reports(names, by_vm, dropped)
     shares = [
-        _share(vm.offloaded.bytes, vm.onloaded.bytes) for vm in vms if vm.offloaded.bytes + vm.onloaded.bytes
+        share(vm.offloaded.bytes, vm.onloaded.bytes) for vm in vms if vm.offloaded.bytes + vm.onloaded.bytes
     ]
     mover = replay.manager.mover if replay.manager else None
-    overflow = replay.overflow_rows
+    overflow = replay.intake.overflow_rows
     return ReplayReport(
         capture=capture,
         nic=replay.nic.name,
@@ -260,16 +189,16 @@ def make_report(
         onloaded=onloaded,
         skipped=skipped,
         ended_early=ended_early,
-        dropped=_total(dropped.values()),
+        dropped=total(dropped.values()),
         astray=replay.astray,
         flows_total=len(replay.table) - len(overflow) + replay.folded.flows,
-        flows_overflow=replay.overflow_flows,
-        flows=_flows(replay),
+        flows_overflow=replay.intake.overflow_flows,
+        flows=flow_reports(replay),
         vms=vms,
         vms_are_guessed=replay.vms_are_guessed,
         others=by_vm.get((NO_VM, Path.VSWITCH), Count()),
         fairness=jain_index(np.array(shares)) if shares else 1.0,
-        operations=_operations(replay),
+        operations=operations_report(replay),
         tables=()
         if mover is None
         else tuple(
@@ -283,92 +212,6 @@ def make_report(
         disagreements=dict(sorted(mover.disagreements.by_kind.items())) if mover else {},
         nic_gone=mover.gone_text if mover else "",
         notes=replay.prepared.notes,
-    )
-
-
-def _by_vm(replay: Replay) -> tuple[dict[tuple[int, Path], Count], dict[int, Count]]:
-    table, high = replay.table, replay.table.high
-    counts = dict(replay.folded.counts)
-    dropped = dict(replay.folded.dropped)
-    ledger = table.ledger
-    for vm in np.unique(table.vm[:high][table.in_use[:high]]).tolist():
-        rows = np.flatnonzero(table.in_use[:high] & (table.vm[:high] == vm))
-        for path in Path:
-            now = Count(
-                packets=int(ledger.packets(path)[rows].sum()), bytes=int(ledger.bytes(path)[rows].sum())
-            )
-            counts[(vm, path)] = counts.get((vm, path), Count()) + now
-        lost = Count(
-            packets=int(ledger.dropped_packets[rows].sum()), bytes=int(ledger.dropped_bytes[rows].sum())
-        )
-        dropped[vm] = dropped.get(vm, Count()) + lost
-    return counts, dropped
-
-
-def _sum(counts: dict[tuple[int, Path], Count], path: Path) -> Count:
-    return _total([count for (_, which), count in counts.items() if which is path])
-
-
-def _total(counts: object) -> Count:
-    assert hasattr(counts, "__iter__")
-    found = Count()
-    for count in counts:
-        found += count
-    return found
-
-
-def _flows(replay: Replay) -> tuple[FlowReport, ...]:
-    table = replay.table
-    rows = set(np.flatnonzero(table.in_use[: table.high]).tolist()) - replay.overflow_rows
-    sizes = table.bytes()
-    largest = sorted(rows, key=lambda row: (-int(sizes[row]), row))[:MAX_FLOWS]
-    lines: list[tuple[FoldedFlow, int]] = []
-    earlier = dict(replay.folded.lines)
-    for row in largest:
-        line = flow_line(table, row)
-        before = earlier.pop(line.key, None)
-        lines.append((before.merged(line) if before else line, row))
-    lines += [(line, -1) for line in earlier.values()]
-    lines.sort(key=lambda pair: (-pair[0].bytes, pair[0].first_ns, pair[0].key))
-    return tuple(_flow(replay, line, row) for line, row in lines[:MAX_FLOWS])
-
-
-def _flow(replay: Replay, line: FoldedFlow, row: int) -> FlowReport:
-    record = replay.table.records.get(row)
-    return FlowReport(
-        flow=flow_text(line.key),
-        vm=vm_name(replay.directory, line.vm),
-        direction=kind_name(line.kind, is_local=line.is_local),
-        state=line.state,
-        offloaded=line.counts[Path.NIC],
-        onloaded=line.counts[Path.VSWITCH],
-        dropped=line.dropped,
-        first_s=(line.first_ns - replay.start_ns) / NS_PER_S,
-        last_s=(line.last_ns - replay.start_ns) / NS_PER_S,
-        moves=line.moves,
-        code=line.code,
-        policy_rule=line.policy_rule,
-        disagreements=line.disagreements,
-        decisions=tuple(record.entries) if record else (),
-        decisions_left_out=record.left_out if record else 0,
-    )
-
-
-def _operations(replay: Replay) -> OperationsReport:
-    if replay.manager is None:
-        return OperationsReport(
-            adds=0, removes=0, refused={}, retries=0, calls=0, moves_to_nic=0, moves_to_vswitch=0, upcalls=0
-        )
-    done = replay.manager.mover.executor.operations
-    return OperationsReport(
-        adds=done.adds,
-        removes=done.removes,
-        refused=dict(sorted(done.refused.items())),
-        retries=done.retries,
-        calls=done.calls,
-        moves_to_nic=done.moves_to_nic,
-        moves_to_vswitch=done.moves_to_vswitch,
-        upcalls=replay.upcalls + replay.overflow_flows,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nicoffload.flexivoffload import cost
+from nicoffload.flexivoffload.accounts import FlowReport, VmReport
 from nicoffload.flexivoffload.flows import Decision
 from nicoffload.flexivoffload.ledger import Count
-from nicoffload.flexivoffload.report import FlowReport, Interval, ReplayReport, VmReport
+from nicoffload.flexivoffload.report import Interval, ReplayReport
 
 VERSION = 1
 

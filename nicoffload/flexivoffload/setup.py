@@ -27,8 +27,14 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(nic: Nic, vms: Sequence[Vm]) -> Prepared:
+def prepare(nic: Nic, vms: Sequence[Vm], *, shares_addresses: bool = True) -> Prepared:
     """Give each VM its virtual function, as far as the NIC lets us.
+
+    Args:
+        nic: The NIC.
+        vms: The VMs.
+        shares_addresses: Whether a VM has one address on two interfaces, its VF and a paravirtual one, so that its VF
+            sends from an address that is not the VF's own.
 
     Raises:
         InvalidRequestError: A VM names a VF beyond those that this NIC can have.
@@ -50,8 +56,10 @@ def prepare(nic: Nic, vms: Sequence[Vm]) -> Prepared:
         if vm.vf >= count
     }
     sending = _limit(nic, [(i, vm) for i, vm in enumerate(vms) if i not in missing], notes)
-    # A VM has one address on both of its paths, so the VF sends from an address that is not its own.
-    _allow_shared_addresses(nic, range(count) if not vms else [vm.vf for vm in vms if vm.vf < count], notes)
+    if shares_addresses:
+        _allow_shared_addresses(
+            nic, range(count) if not vms else [vm.vf for vm in vms if vm.vf < count], notes
+        )
     return Prepared(vf_count=count, unusable=Unusable(both=missing, sending=sending), notes=tuple(notes))
 
 
