@@ -325,6 +325,11 @@ def errno_number(name: str) -> int:
     return number
 
 
+def is_unsupported(number: int) -> bool:
+    """Return whether an errno is one of those that say "not supported" and nothing else."""
+    return number in _UNSUPPORTED
+
+
 def errno_name(number: int) -> str:
     """Return the symbolic name of an errno, or the number as text where it has none."""
     # Linux has two names for 95, and Python's table may give the one that no driver's source uses.
@@ -356,7 +361,7 @@ def from_errno(
             meaning (an SFC filter table says EBUSY when it is full). Must take only the common arguments.
         hint: What would help.
     """
-    if number in _UNSUPPORTED and meaning is None:
+    if is_unsupported(number) and meaning is None:
         reason = Reason(
             code="kernel.unsupported",
             path=path,

@@ -87,7 +87,9 @@ def _errors(part: Document) -> Errors:
 
 
 def _sriov(part: Document) -> Sriov:
-    return Sriov(**{**part, "errors": _errors(part["errors"])})
+    # Without sriov_configure in the driver the kernel answers ENOENT (drivers/pci/iov.c sriov_numvfs_store).
+    write = part.get("sysfs_write", "works" if part["method"] == "sysfs" else "ENOENT")
+    return Sriov(**{**part, "sysfs_write": write, "errors": _errors(part["errors"])})
 
 
 def _eswitch(part: Document) -> Eswitch:

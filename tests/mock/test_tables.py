@@ -96,7 +96,7 @@ def test_an_sfc_is_busy_before_it_is_full(open_mock, put):
     [
         ("ixgbe", "fdir", 2046, InvalidRequestError, "EINVAL"),
         ("ixgbe", "fdir", None, InvalidRequestError, "EINVAL"),
-        ("mlx5", "ntuple", 1024, ResourceExhaustedError, "ENOSPC"),
+        ("mlx5", "ntuple", 1024, InvalidRequestError, "ENOSPC"),
         ("sfc_siena", "rx_ip", 0, InvalidRequestError, "EINVAL"),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_third_copy_is_refused_by_an_mlx5(open_mock, put):
 def test_tables_that_exclude_each_other(open_mock, put):
     nic = open_mock("i40e")
     put(nic, "fdir", Drop(), slot=0, ipv4_dst="10.0.0.1", **TCP)
-    assert isinstance(put(nic, "flower", ToQueue(queue=1), tp_dst=80, **TCP), InvalidRequestError)
+    assert isinstance(put(nic, "flower", ToQueue(queue=1), tp_dst=80, **TCP), ConflictError)
 
 
 @pytest.mark.parametrize("family", ["ixgbe", "mlx5", "sfn5122f"])
@@ -156,7 +156,7 @@ def test_out_of_the_box_a_table_is_off_and_can_be_enabled(open_mock, put):
 
 def test_an_ice_changes_its_mode_only_without_vfs(open_mock):
     nic = open_mock("ice,mode=legacy,vfs=2")
-    with pytest.raises(NotSupportedError):
+    with pytest.raises(ConflictError):
         nic.flow_filters.enable_table("flower_switchdev")
     nic.virtual_functions.set_count(0)
     nic.flow_filters.enable_table("flower_switchdev")

@@ -92,7 +92,7 @@ def test_an_i40e_reports_what_was_asked_and_does_less(open_mock):
 
 def test_an_ixgbe_takes_rates_at_ten_gigabit_only(open_mock):
     answer = open_mock("ixgbe,link_bps=1000000000").rates.set_many({0: RateLimit(max_tx_bps=100_000_000)})[0]
-    assert isinstance(answer, InvalidRequestError)
+    assert isinstance(answer, NotSupportedError)
 
 
 def test_an_mlx4_limits_only_a_vf_with_a_port_vlan(open_mock):

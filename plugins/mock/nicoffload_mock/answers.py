@@ -4,40 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nicoffload.errors import (
-    InvalidRequestError,
-    NicOffloadError,
-    NotFoundError,
-    NotSupportedError,
-    Reason,
-    ResourceExhaustedError,
-    errno_number,
-    from_errno,
-)
+from nicoffload.errors import NicOffloadError, NotSupportedError, Reason, errno_number, from_errno
+from nicoffload.profiles.conditions import CONDITIONS
 from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.emulator.device import Device
-
-_MEANINGS: dict[str, type[NicOffloadError]] = {
-    "full": ResourceExhaustedError,
-    "hash": ResourceExhaustedError,
-    "missing": NotFoundError,
-    "too_many": InvalidRequestError,
-    "vf_range": NotFoundError,
-}
-"""What a driver means by an errno, where it uses an unusual one."""
-
-_CAN_NOT = frozenset(
-    {"field", "partial_mask", "second_mask", "flow_type", "combination", "action", "vf_target", "required"}
-    | {"feature", "eswitch_mode", "mqprio", "empty_rule", "rate", "table", "sriov", "mode", "action_order"}
-)
-"""Conditions that say "this NIC can't", whatever errno the driver picked for it."""
 
 
 def translate(answer: Refused, message: str, *, capability: str, device: str) -> NicOffloadError:
     """Return the error that an answer means; the caller raises it ``from`` the answer."""
     number = errno_number(answer.errno)
-    if answer.condition in _CAN_NOT:
+    known = CONDITIONS.get(answer.condition)
+    if known is not None and known.kind is NotSupportedError:
         reason = Reason(
             code=f"kernel.{answer.condition}", path=answer.path, message=answer.text, errno=answer.errno
         )
@@ -57,7 +35,7 @@ def translate(answer: Refused, message: str, *, capability: str, device: str) ->
         device=device,
         path=answer.path,
         kernel_message=answer.text,
-        meaning=_MEANINGS.get(answer.condition),
+        meaning=known.kind if known else None,
     )
 
 
