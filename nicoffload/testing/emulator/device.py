@@ -173,6 +173,15 @@ class Device:
         self.mode = mode
         self.changed()
 
+    def erase(self, table_name: str) -> None:
+        """Remove every rule of a table, as a driver does whose feature is turned off."""
+        table = self._table(table_name)
+        for entry in tuple(table.entries.values()):
+            table.remove(entry)
+            self._let_go(entry)
+            if self._store is not None:
+                self._store.drop_entry(entry)
+
     def unload(self) -> None:
         """Let the driver go: rules and VFs go with it, and the next one finds the NIC as at first."""
         self._clear()

@@ -119,6 +119,12 @@ class Table:
         entry = self.bank.slots.get(row)
         return entry if entry is not None and entry.table == self.spec.name and entry.slot == slot else None
 
+    @property
+    def id_limit(self) -> int:
+        """One more than the greatest location that a driver picks here."""
+        ranks = [shape.rank for shape in self.spec.shapes]
+        return max(ranks, default=0) << self._slot_bits | self.bank.rows
+
     def _check_slot(self, slot: int | None) -> None:
         errors = self.spec.errors
         if self.spec.picker == "driver":

@@ -52,8 +52,8 @@ class DriverFacts:
 
 _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
     {
-        # ethernet/intel/igb/igb_main.c: igb_probe
-        "igb": DriverFacts(ntuple_feature=False),
+        # ethernet/intel/igb: igb_main.c igb_probe; igb_ethtool.c igb_get_ethtool_nfc_all
+        "igb": DriverFacts(ntuple_feature=False, table_size_in_list=True),
         # ethernet/intel/ixgbe/ixgbe_ethtool.c: ixgbe_get_ethtool_fdir_all
         "ixgbe": DriverFacts(ntuple_feature=False, table_size_in_list=True),
         # ethernet/intel/i40e/i40e_ethtool.c: i40e_get_rxnfc; i40e_devlink.c has info alone
@@ -68,8 +68,11 @@ _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
             vf_hw_addr=True,
             switch_in_legacy=True,
         ),
-        # ethernet/mellanox/mlx4/en_ethtool.c: mlx4_en_get_rxnfc; main.c: devlink has parameters and reload alone
-        "mlx4_core": DriverFacts(devlink=True, table_size_in_list=True),
+        # ethernet/mellanox/mlx4: en_ethtool.c mlx4_en_get_rxnfc; en_netdev.c mlx4_en_init_netdev; main.c: devlink has
+        # parameters and reload alone
+        "mlx4_core": DriverFacts(
+            devlink=True, ntuple_feature=False, ntuple_off_erases=False, table_size_in_list=True
+        ),
         # ethernet/mellanox/mlx5/core: en_fs_ethtool.c mlx5e_ethtool_get_all_flows; en_rep.c mlx5e_build_rep_netdev;
         # en_main.c set_feature_arfs; esw/devlink_port.c; en/devlink.c mlx5e_devlink_port_register
         "mlx5_core": DriverFacts(

@@ -27,6 +27,7 @@ from nicoffload.testing.fake_kernel import tree
 from nicoffload.testing.fake_kernel.binding import Binding
 from nicoffload.testing.fake_kernel.channel import FakeChannel
 from nicoffload.testing.fake_kernel.errnos import refusal
+from nicoffload.testing.fake_kernel.ethtool import Ethtool
 from nicoffload.testing.fake_kernel.hotplug import Hotplug
 from nicoffload.testing.fake_kernel.sysfs import Sysfs
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
@@ -64,6 +65,7 @@ class FakeKernel(Kernel):
         self.processes: list[OpenFiles] = []
         """What processes have open: a test puts a VM here."""
         self._hotplug = Hotplug(self.world)
+        self._ethtool = Ethtool(self.world)
         self._sysfs = Sysfs(
             self.world, self._hotplug, Binding(self.world, self._hotplug, lambda: self.processes)
         )
@@ -138,7 +140,9 @@ class FakeKernel(Kernel):
     def ethtool(self, ifname: str, buffer: bytes) -> bytes:
         """Run the ioctl SIOCETHTOOL."""
         self.requests.append(Request(kind="ethtool", target=ifname, data=buffer))
-        raise refusal(errno.EOPNOTSUPP)
+        answer = self._ethtool.answer(ifname, buffer)
+        self._follow_all()
+        return answer
 
     def read_sysfs(self, path: str) -> bytes:
         """Return what a file holds."""

@@ -115,7 +115,10 @@ def port_number(nic: FakeNic) -> int:
 
 def _pf_features(nic: FakeNic, known: DriverFacts) -> dict[str, FeatureState]:
     states = nic.device.features
-    ntuple = FeatureState(active=bool(known.ntuple_feature), fixed=known.ntuple_feature is None)
+    has_table = any(table.mechanism == "ntuple" for table in nic.profile.tables)
+    ntuple = FeatureState(
+        active=has_table and bool(known.ntuple_feature), fixed=known.ntuple_feature is None or not has_table
+    )
     if "ntuple" in states:
         ntuple = FeatureState(active=states["ntuple"])
     tc_offload = FeatureState(active=False, fixed=True)
