@@ -29,6 +29,7 @@ from nicoffload.testing.fake_kernel.channel import FakeChannel
 from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.ethtool import Ethtool
 from nicoffload.testing.fake_kernel.hotplug import Hotplug
+from nicoffload.testing.fake_kernel.route import RouteServer
 from nicoffload.testing.fake_kernel.sysfs import Sysfs
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
 
@@ -66,6 +67,8 @@ class FakeKernel(Kernel):
         """What processes have open: a test puts a VM here."""
         self._hotplug = Hotplug(self.world)
         self._ethtool = Ethtool(self.world)
+        self.route = RouteServer(self.world)
+        """Links, qdiscs and filters."""
         self._sysfs = Sysfs(
             self.world, self._hotplug, Binding(self.world, self._hotplug, lambda: self.processes)
         )
@@ -205,7 +208,10 @@ class FakeKernel(Kernel):
 
     def _route(self, datagram: bytes) -> list[bytes]:
         self.requests.append(Request(kind="netlink", target=str(NETLINK_ROUTE), data=datagram))
-        return []
+        answers = self.route.handle(datagram)
+        if any(nic.device.faults.active for nic in self.world.nics.values()):
+            self._follow_all()  # a fault may have taken the NIC away
+        return answers
 
     def _generic(self, datagram: bytes) -> list[bytes]:
         self.requests.append(Request(kind="netlink", target=str(NETLINK_GENERIC), data=datagram))
