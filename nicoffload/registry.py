@@ -91,7 +91,8 @@ class Registry:
     ) -> None:
         self.plugins = tuple(plugins)
         self.profiles = profiles
-        self._factories = tuple(factories)
+        # Those that take what is left come last, whatever their names.
+        self._factories = tuple(sorted(factories, key=lambda each: each[1].last))
         self._kernel = kernel
 
     @property
@@ -114,7 +115,9 @@ class Registry:
         context = self._context(wall_clock_s=time.time)
         for name, factory in self._factories:
             try:
-                found += _of_type(factory.discover(context), DeviceInfo, name, "discover")
+                seen = _of_type(factory.discover(context), DeviceInfo, name, "discover")
+                known = {one.pci_address for one in found if one.pci_address} if factory.last else frozenset()
+                found += [one for one in seen if one.pci_address not in known]
             except (Exception, SystemExit) as cause:  # noqa: BLE001 - a plugin's fault is not the others'
                 errors.append(_as_plugin_error(name, "can't look for NICs", cause))
         return tuple(found), tuple(errors)
@@ -149,6 +152,7 @@ class Registry:
             except NotFoundError as cause:
                 missing = missing or cause
         if missing is not None:
+            missing.hint = missing.hint or self._hint(name)
             raise missing
         raise NotFoundError("no plugin knows such a NIC", device=name, hint=self._hint(name))
 

@@ -7,6 +7,7 @@ from nicoffload.driver.contract import (
     DriverFactory,
     FlowFilters,
     InstalledRule,
+    Mended,
     OpenContext,
     Outcome,
     PacketPath,
@@ -17,6 +18,7 @@ from nicoffload.driver.contract import (
     RuleRef,
     Statistics,
     TableState,
+    Upkeep,
     VirtualFunctions,
 )
 
@@ -27,6 +29,7 @@ __all__ = [
     "DriverFactory",
     "FlowFilters",
     "InstalledRule",
+    "Mended",
     "OpenContext",
     "Outcome",
     "PacketPath",
@@ -37,5 +40,6 @@ __all__ = [
     "RuleRef",
     "Statistics",
     "TableState",
+    "Upkeep",
     "VirtualFunctions",
 ]

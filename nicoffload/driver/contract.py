@@ -6,7 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from nicoffload.errors import NicOffloadError, NotSupportedError, Reason
 from nicoffload.kernel.seam import Kernel
@@ -74,11 +74,14 @@ class InstalledRule:
         ref: Where it is. `ref.rule_id` is known here only where the table keeps cookies.
         rule: What the NIC says that it matches and does; its rule_id is that of `ref`, or a new one.
         in_hardware: Whether the NIC handles it (a kernel may keep a rule in software only).
+        foreign: What of it the model has no words for; empty where `rule` says all. Such a rule is somebody else's,
+            and its actions are not those of `rule`.
     """
 
     ref: RuleRef
     rule: FlowRule
     in_hardware: bool = True
+    foreign: str = ""
 
 
 Outcome = RuleRef | NicOffloadError
@@ -256,6 +259,37 @@ class Delivery:
     next_change_ns: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """Something that the NIC's driver lost, and that was set again.
+
+    Args:
+        target: What: ``vf:0/rate``.
+        detail: What happened, in words.
+        error: Why it could not be set again; None where it was.
+    """
+
+    target: str
+    detail: str
+    error: NicOffloadError | None = None
+
+
+class Upkeep(ABC):
+    """Keeps in force what was set: some drivers lose it when something happens to the NIC, and tell nobody."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something happened that can have cost settings, and return whether it did.
+
+        Args:
+            timeout_s: How long at most; 0 only looks.
+        """
+
+    @abstractmethod
+    def mend(self) -> Sequence[Mended]:
+        """Set again what was set in this process and is lost. Repeatable; changes nothing where nothing is."""
+
+
 class PacketPath(ABC):
     """The data path of a NIC that is emulated: packets go in by hand, on a clock that the caller moves."""
 
@@ -282,6 +316,7 @@ class Driver(ABC):
     virtual_functions: VirtualFunctions | None = None
     rates: RateControl | None = None
     statistics: Statistics | None = None
+    upkeep: Upkeep | None = None
     packet_path: PacketPath | None = None
 
     @property
@@ -298,8 +333,26 @@ class Driver(ABC):
     def capabilities(self) -> Sequence[Capability]:
         """Return what the NIC can do, declared by its profile and refined by what was probed. Changes nothing."""
 
+    # Of each: empty where there are none (an emulated NIC), or where no tool has words for it.
+
     def equivalents(self, placement: Placement) -> Sequence[str]:  # noqa: ARG002 - plugins override it
-        """Return the shell commands that would do the same; empty where there are none (an emulated NIC)."""
+        """Return the shell commands that would install a rule."""
+        return ()
+
+    def equivalents_of_table(self, name: str) -> Sequence[str]:  # noqa: ARG002 - plugins override it
+        """Return the shell commands that would do what `FlowFilters.enable_table` does."""
+        return ()
+
+    def equivalents_of_count(self, count: int) -> Sequence[str]:  # noqa: ARG002 - plugins override it
+        """Return the shell commands that would make so many VFs of those that there are now."""
+        return ()
+
+    def equivalents_of_config(self, config: VfConfig) -> Sequence[str]:  # noqa: ARG002 - plugins override it
+        """Return the shell commands that would set a VF."""
+        return ()
+
+    def equivalents_of_rate(self, vf: int, limit: RateLimit) -> Sequence[str]:  # noqa: ARG002 - plugins override it
+        """Return the shell commands that would set a VF's rates."""
         return ()
 
     @property
@@ -351,6 +404,9 @@ class OpenContext:
 
 class DriverFactory(ABC):
     """Finds and opens the NICs that a plugin drives."""
+
+    last: ClassVar[bool] = False
+    """Whether it takes what no other plugin opens: it is asked last, and what others found is not shown twice."""
 
     @abstractmethod
     def discover(self, context: OpenContext) -> Sequence[DeviceInfo]:

@@ -133,17 +133,21 @@ class NtupleTable:
         except OSError as cause:
             raise self._slot_error(cause, f"reading the rule in slot {location}", location) from cause
 
-    def insert(self, rule: NtupleRule) -> int:
+    def insert(self, rule: NtupleRule, *, driver_chooses: bool = False) -> int:
         """Install a rule and return its slot.
 
         A rule without a slot goes where the driver puts it, or, as `ethtool` does it where the driver leaves that to
         the caller, into the last free slot. A driver may replace the rule that a slot already holds.
 
+        Args:
+            rule: The rule.
+            driver_chooses: The caller knows that the driver chooses, so that nobody need read the table for it.
+
         Raises:
             NicOffloadError: As the driver refused; `ResourceExhaustedError`: no slot is free;
                 `InvalidRequestError`: the driver tells no size to choose a slot by, so the rule must name one.
         """
-        if rule.location is None and (slot := self._free_slot()) is not None:
+        if rule.location is None and not driver_chooses and (slot := self._free_slot()) is not None:
             rule = dataclasses.replace(rule, location=slot)
         try:
             answer = self._kernel.ethtool(self._ifname, encode_rule(_INSERT, rule))

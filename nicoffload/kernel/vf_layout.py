@@ -232,6 +232,8 @@ def _read_vlan(found: dict[int, Buffer]) -> VlanTag | None:
     entries = parse(found[_VLAN_LIST]) if _VLAN_LIST in found else {}
     if _VLAN_INFO in entries:
         _, vid, pcp, protocol = fields(_VLAN_OF_LIST, entries[_VLAN_INFO])
+        if not (vid or pcp or protocol):  # netdevsim, before anybody set a VLAN
+            return VlanTag(vid=0)
         if protocol not in _PROTOCOL_NAMES:
             raise MalformedError(f"{protocol:#x} is no VLAN protocol")
         return VlanTag(vid=vid, pcp=pcp, protocol=_PROTOCOL_NAMES[protocol])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,19 @@ from nicoffload.codec import format_rule
 from nicoffload.compiler import Refusal
 from nicoffload.driver.contract import Driver, Placement, VirtualFunctions
 from nicoffload.errors import InvalidRequestError, NotFoundError
-from nicoffload.model import Disruption, FlowRule, Masked, RateLimit, RateReport, ToVf, VfConfig, VfState
+from nicoffload.model import (
+    Disruption,
+    FlowRule,
+    Masked,
+    RateLimit,
+    RateReport,
+    ToVf,
+    VfConfig,
+    VfState,
+    VlanTag,
+    format_mac,
+)
 from nicoffload.model.values import FIRST_VF_PORT
-from nicoffload.nic import equivalents
 from nicoffload.nic.flow_book import FlowBook, rule_key
 from nicoffload.nic.flow_change import with_notes
 from nicoffload.nic.rate_check import check_rates
@@ -259,7 +270,7 @@ class Planner:
                 target="vfs",
                 detail=f"make {count} VFs where there are {len(states)}; all of them are made anew",
                 disruption=Disruption.VF_RESET if states else Disruption.NONE,
-                equivalents=equivalents.of_count(self._driver, count),
+                equivalents=tuple(self._driver.equivalents_of_count(count)),
             )
 
     def _config_step(self, config: VfConfig) -> Step:
@@ -270,9 +281,9 @@ class Planner:
         return Step(
             action="configure_vf",
             target=f"vf:{config.vf}",
-            detail=", ".join(f"{name} {equivalents.shown(getattr(config, name))}" for name in named),
+            detail=", ".join(f"{name} {_shown(getattr(config, name))}" for name in named),
             disruption=Disruption.VF_RESET if resets else Disruption.NONE,
-            equivalents=equivalents.of_config(self._driver, config),
+            equivalents=tuple(self._driver.equivalents_of_config(config)),
         )
 
     def _table_steps(self, tables: Sequence[str]) -> Iterable[Step]:
@@ -285,6 +296,7 @@ class Planner:
                     target=state.table.name,
                     detail="; ".join(map(str, state.blocked)),
                     disruption=state.enable or Disruption.NONE,
+                    equivalents=tuple(self._driver.equivalents_of_table(state.table.name)),
                 )
 
     def _rate_step(self, vf: int, limit: RateLimit) -> Step:
@@ -294,7 +306,7 @@ class Planner:
             action="set_rate",
             target=f"vf:{vf}",
             detail=f"guarantee {low}, limit {high}",
-            equivalents=equivalents.of_rate(self._driver, vf, limit),
+            equivalents=tuple(self._driver.equivalents_of_rate(vf, limit)),
         )
 
     def _flow_steps(
@@ -315,6 +327,19 @@ class Planner:
                 detail=f"{format_rule(placement.rule)} in table {placement.table}",
                 equivalents=tuple(self._driver.equivalents(placement)),
             )
+
+
+def _shown(value: object) -> str:
+    """Return a setting's value for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, VlanTag):
+        if not value.vid and not value.pcp:
+            return "none"
+        return f"{value.vid} priority {value.pcp} ({value.protocol})"
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    return format_mac(value) if isinstance(value, int) else str(value)
 
 
 def _near(now: int | None, wanted: int | None, facts: Rate) -> bool:

@@ -167,26 +167,35 @@ def test_a_table_that_does_not_come_on_is_found(open_fake, rule):
     assert nic.flows() == ()
 
 
-def test_shell_commands_of_a_real_nic(open_fake, driver, monkeypatch):
-    import dataclasses
-
-    info = dataclasses.replace(driver.info, pci_address="0000:03:00.0", ifname="eth0", emulated=False)
-    monkeypatch.setattr(FakeDriver, "info", property(lambda self: info))
+def test_each_step_says_the_shell_commands_that_the_driver_gives_for_it(open_fake, driver, monkeypatch):
+    monkeypatch.setattr(FakeDriver, "equivalents_of_count", lambda self, count: [f"make {count}"])
+    monkeypatch.setattr(
+        FakeDriver, "equivalents_of_config", lambda self, config: [f"set {config.vf}", "more"]
+    )
+    monkeypatch.setattr(
+        FakeDriver, "equivalents_of_rate", lambda self, vf, limit: [f"rate {vf} {limit.max_tx_bps}"]
+    )
     nic = open_fake(driver)
     desired = DesiredState(
         vf_count=2,
         vfs=(VfConfig(vf=0, mac=0x020000000001, vlan=VlanTag(vid=5), trust=True),),
         rates={1: RateLimit(max_tx_bps=50_000_000)},
     )
-    lines = [line for step in nic.plan(desired).steps for line in step.equivalents]
-    assert lines == [
-        "echo 0 > /sys/bus/pci/devices/0000:03:00.0/sriov_numvfs",
-        "echo 2 > /sys/bus/pci/devices/0000:03:00.0/sriov_numvfs",
-        "ip link set dev eth0 vf 0 mac 02:00:00:00:00:01",
-        "ip link set dev eth0 vf 0 vlan 5 qos 0 proto 802.1Q",
-        "ip link set dev eth0 vf 0 trust on",
-        "ip link set dev eth0 vf 1 min_tx_rate 0 max_tx_rate 50",
+    steps = {step.action: step.equivalents for step in nic.plan(desired).steps}
+    assert steps == {
+        "set_vf_count": ("make 2",),
+        "configure_vf": ("set 0", "more"),
+        "set_rate": ("rate 1 50000000",),
+    }
+
+
+def test_a_table_that_has_to_be_enabled_says_how_by_hand(open_fake, rule, monkeypatch):
+    monkeypatch.setattr(FakeDriver, "equivalents_of_table", lambda self, name: [f"enable {name}"])
+    nic = open_fake(FakeDriver(tables=[make_table("off")], blocked=("off",)))
+    (step,) = [
+        step for step in nic.plan(DesiredState(flows=(rule(1),))).steps if step.action == "enable_table"
     ]
+    assert step.equivalents == ("enable off",)
 
 
 def one_rule(port, vf, number):

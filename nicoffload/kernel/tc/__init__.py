@@ -3,7 +3,9 @@
 from nicoffload.kernel.tc.columns import FilterColumns
 from nicoffload.kernel.tc.commands import add_command, add_table_command, add_u32_command
 from nicoffload.kernel.tc.filters import FilterOutcome, TcFilters
+from nicoffload.kernel.tc.flower import protocol_of_match
 from nicoffload.kernel.tc.lower import Lowered, Lowering, QueueStyle, Targets, lower_actions, raise_actions
+from nicoffload.kernel.tc.police import held_actions
 from nicoffload.kernel.tc.u32 import U32Filter, U32Key, flat_keys, linked_keys
 from nicoffload.kernel.tc.u32_filters import U32Filters, U32State
 from nicoffload.kernel.tc.values import (
@@ -78,8 +80,10 @@ __all__ = [
     "add_table_command",
     "add_u32_command",
     "flat_keys",
+    "held_actions",
     "linked_keys",
     "lower_actions",
     "our_handle",
+    "protocol_of_match",
     "raise_actions",
 ]

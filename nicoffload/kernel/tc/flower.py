@@ -166,6 +166,15 @@ def compile_keys(form: Structure) -> Keys:
     return Keys(data=data, slots=tuple(slots), protocol=protocol)
 
 
+def protocol_of_match(match: Match, outer_tpid: int = 0x8100, inner_tpid: int = 0x8100) -> int:
+    """Return the Ethernet type of the filter that has a match; filters of one pref have one.
+
+    Raises:
+        NotSupportedError: Flower has no such key, or no mask for it.
+    """
+    return compile_keys(structure(match, outer_tpid, inner_tpid)).protocol
+
+
 def _ethernet_types(form: Structure) -> tuple[int, bytes]:
     """Return the filter's protocol and the attributes of its Ethernet types, from the outermost in."""
     names = {name for name, _ in form.shape}

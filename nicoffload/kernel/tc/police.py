@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.kernel.attributes import Buffer, attribute, fields, number, parse, u32, u64
-from nicoffload.kernel.tc.values import PolicePackets, PoliceRate, UnknownAction
+from nicoffload.kernel.tc.values import PolicePackets, PoliceRate, TcAction, UnknownAction
 
 TBF = 1
 RATE_TABLE = 2
@@ -137,3 +138,14 @@ def held(action: PoliceRate | PolicePackets) -> PoliceRate | PolicePackets:
         return replace(action, burst_packets=_burst(ticks, action.rate_packets_per_s))
     ticks = burst_ticks(action.burst_bytes, action.rate_bytes_per_s, 32)
     return replace(action, burst_bytes=_burst(ticks, action.rate_bytes_per_s))
+
+
+def held_actions(actions: Sequence[TcAction]) -> tuple[TcAction, ...]:
+    """Return actions as the kernel will hold them: all but the buckets of `police` are as they were asked for.
+
+    Raises:
+        InvalidRequestError: See `burst_ticks`.
+    """
+    return tuple(
+        held(action) if isinstance(action, PoliceRate | PolicePackets) else action for action in actions
+    )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from nicoffload.driver import DriverFactory
 from nicoffload.hookspecs import PluginDescription, hookimpl
 
 
@@ -13,3 +18,21 @@ def nicoffload_describe() -> PluginDescription:
         title="Any Linux NIC, asked what it can do",
         api_version=1,
     )
+
+
+@hookimpl
+def nicoffload_profiles() -> Sequence[Traversable]:
+    """Return the NIC profiles, by name."""
+    folder = files(__name__).joinpath("profiles")
+    return sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
+    )
+
+
+@hookimpl
+def nicoffload_drivers() -> Sequence[DriverFactory]:
+    """Return what opens live NICs."""
+    # Listing plugins must not load NumPy.
+    from nicoffload_generic.factory import GenericFactory  # noqa: PLC0415
+
+    return (GenericFactory(),)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nicoffload.driver import Delivery, Driver, PacketPath, Statistics
+from nicoffload.driver import Delivery, Driver, PacketPath, Statistics, TableState
+from nicoffload.driver.capabilities import Probed, answers
+from nicoffload.errors import Reason
 from nicoffload.model import (
     ByteBasis,
     Capability,
@@ -18,18 +20,17 @@ from nicoffload.model import (
     format_switch_port,
 )
 from nicoffload.packets import PacketBatch
-from nicoffload.profiles.types import Counters, NicProfile, Rate, Setting
+from nicoffload.profiles.types import Counters, NicProfile
 from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.emulator.counters import PORT_VALUES
 from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.spec import TableSpec
 from nicoffload.testing.emulator.state import Store
 from nicoffload_mock.answers import translate
 from nicoffload_mock.flows import MockFlows
 from nicoffload_mock.functions import MockFunctions
 from nicoffload_mock.rates import MockRates
-
-_SUPPORT = {"yes": Support.YES, "no": Support.NO, "capability": Support.YES}
 
 
 class MockDriver(Driver):
@@ -80,7 +81,7 @@ class MockDriver(Driver):
 
     def capabilities(self) -> Sequence[Capability]:
         """Return what the profile declares, and what this NIC assumes where it declares nothing."""
-        return [*self._tables(), *self._functions(), *self._rates(), *self._statistics(), *_assumed()]
+        return [*answers(self._profile, self._probed()), *_assumed()]
 
     def close(self) -> None:
         """Let go of the state file."""
@@ -103,82 +104,33 @@ class MockDriver(Driver):
                 self.device.faults.check(operation, self.device)
             yield
 
-    def _tables(self) -> Iterator[Capability]:
-        for table, spec in zip(self._profile.tables, (t.spec for t in self.device.tables), strict=True):
-            blocked = self.device.blocked(spec)
-            rows = f"{spec.rows} rows" + (" (assumed by the emulator)" if spec.rows_assumed else "")
-            why = f"; takes no rules: {blocked[2]}" if blocked else ""
-            yield Capability(
-                name=f"flow_filters.{table.name}",
-                support=Support.PARTIAL if blocked else Support.YES,
-                evidence=Evidence.PROBED,
-                detail=f"{rows}, masks: {table.mask_model}, targets: {', '.join(sorted(table.actions))}{why}",
-                source=table.source,
-            )
-
-    def _functions(self) -> Iterator[Capability]:
-        sriov, facts = self._profile.sriov, self._profile.vf
-        if sriov is None or facts is None:
-            yield Capability(name="vf", support=Support.NO, evidence=Evidence.DECLARED, detail="no SR-IOV")
-            return
-        assumed = "" if sriov.max_vfs else " (assumed by the emulator)"
-        works = sriov.method == "sysfs"
-        yield Capability(
-            name="vf.create",
-            support=Support.YES if works else Support.NO,
-            evidence=Evidence.DECLARED,
-            detail=f"at most {self.device.sriov.limit} VFs{assumed}; {sriov.note or sriov.method}",
-            source=sriov.source,
+    def _probed(self) -> Probed:
+        """Return what the emulator is, and what of that it only assumes."""
+        sriov, blocks = self._profile.sriov, {spec.name: self.device.blocked(spec) for spec in self._specs()}
+        assumed = " (assumed by the emulator)"
+        return Probed(
+            tables=[
+                TableState(
+                    table=table,
+                    rows=spec.rows,
+                    in_use=0,
+                    blocked=(Reason(code="blocked", path="", message=block[2]),)
+                    if (block := blocks[table.name])
+                    else (),
+                )
+                for table, spec in zip(self._profile.tables, self._specs(), strict=True)
+            ],
+            vf_limit=self.device.sriov.limit if sriov is not None else None,
+            vf_limit_evidence=Evidence.DECLARED,
+            vf_limit_note="" if sriov is not None and sriov.max_vfs else assumed,
+            mode=self.device.mode,
+            capability=Support.YES,
+            capability_note="present (assumed by the emulator)",
+            rows_note=tuple((spec.name, assumed) for spec in self._specs() if spec.rows_assumed),
         )
-        for name in ("mac", "vlan", "qos", "vlan_protocols", "spoof_check", "trust", "link_state"):
-            yield _setting(name, getattr(facts, name), self.device.mode)
 
-    def _rates(self) -> Iterator[Capability]:
-        for name in ("min_tx", "max_tx"):
-            rate: Rate = getattr(self._profile.rates, name)
-            steps = f"steps of {rate.quantum_bps} bit/s, {rate.meaning}" if rate.supported != "no" else ""
-            assumed = ", present (assumed by the emulator)" if rate.supported == "capability" else ""
-            yield Capability(
-                name=f"rates.{name}",
-                support=_SUPPORT[rate.supported],
-                evidence=Evidence.DECLARED,
-                detail=f"{steps}{assumed}",
-                source=rate.source,
-            )
-
-    def _statistics(self) -> Iterator[Capability]:
-        statistics = self._profile.statistics
-        tables = [table.counters for table in self._profile.tables if table.counters]
-        for name, counters in (
-            ("port", statistics.port),
-            ("vf", statistics.vf),
-            ("rule", tables[0] if tables else None),
-        ):
-            values = ", ".join(sorted(counters.values)) if counters else "no such counters"
-            yield Capability(
-                name=f"statistics.{name}",
-                support=Support.YES if counters else Support.NO,
-                evidence=Evidence.DECLARED,
-                detail=values,
-                source=counters.source if counters else "",
-            )
-
-
-def _setting(name: str, setting: Setting, mode: str) -> Capability:
-    support = _SUPPORT[setting.supported]
-    detail = setting.note
-    if setting.not_in_mode == mode and support is Support.YES:
-        support, detail = Support.NO, f"not in {mode} mode"
-    elif setting.no_effect:
-        support, detail = (
-            Support.PARTIAL,
-            f"accepted and without effect: {', '.join(map(str, setting.no_effect))}",
-        )
-    elif setting.supported == "capability":
-        detail = f"{detail} present (assumed by the emulator)".strip()
-    return Capability(
-        name=f"vf.{name}", support=support, evidence=Evidence.DECLARED, detail=detail, source=setting.source
-    )
+    def _specs(self) -> list[TableSpec]:
+        return [table.spec for table in self.device.tables]
 
 
 def _assumed() -> Iterator[Capability]:

@@ -1,0 +1,94 @@
+"""Filters of tc as rules: ours with all that their marks say, those of others as far as the model has words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nicoffload.driver.contract import InstalledRule, RuleRef
+from nicoffload.errors import NicOffloadError
+from nicoffload.kernel.tc import FilterState, Targets, held_actions, lower_actions, raise_actions
+from nicoffload.linux.hook_book import is_ours
+from nicoffload.linux.marks import read_marks
+from nicoffload.linux.nic import UPLINK_PORT
+from nicoffload.linux.reading import unreadable
+from nicoffload.model import FlowRule, Masked, Match
+
+_PORT_MASK = 0xFFFF
+
+
+class FilterReader:
+    """Turns filters into rules.
+
+    Args:
+        table: Name of the table that they are in.
+        targets: Where ports are.
+        prefs: The prefs that ours may have.
+        known: Number of a rule id to the rule that this process installed. A filter that is what the kernel makes of
+            that rule reads back as it, whatever the kernel rounded.
+    """
+
+    def __init__(self, table: str, targets: Targets, prefs: range, known: Mapping[int, FlowRule]) -> None:
+        self._table = table
+        self._targets = targets
+        self._prefs = prefs
+        self._known = known
+
+    def rule(self, state: FilterState, port: int) -> InstalledRule | None:
+        """Return the rule of a filter; None for one of others that the hardware does not run.
+
+        Args:
+            state: The filter.
+            port: Switch port that it hangs on.
+        """
+        if not self._is_ours(state):
+            return self._foreign(state, port) if state.in_hw else None
+        cookie = state.filter.rule_id
+        assert cookie is not None
+        ref = RuleRef(rule_id=cookie, table=self._table, slot=None)
+        in_hardware = state.in_hw is True
+        marks = read_marks(state.ref.handle)
+        match = _with_port(state.filter.match, port) if marks.names_port else state.filter.match
+        known = self._known.get(cookie.int)
+        if known is not None and known.match == match and self._does(state, known):
+            return InstalledRule(ref=ref, rule=known, in_hardware=in_hardware)
+        actions, foreign = raise_actions(
+            state.filter.actions, state.filter.match, self._targets, state.filter.hw_tc
+        )
+        try:
+            rule = FlowRule(match=match, actions=actions, priority=marks.priority, rule_id=cookie)
+        except NicOffloadError as error:
+            return unreadable(ref, "; ".join([*state.foreign, *foreign]) or str(error), match)
+        return InstalledRule(
+            ref=ref, rule=rule, in_hardware=in_hardware, foreign="; ".join([*state.foreign, *foreign])
+        )
+
+    def _is_ours(self, state: FilterState) -> bool:
+        return state.filter.rule_id is not None and is_ours(state.ref, self._prefs)
+
+    def _does(self, state: FilterState, known: FlowRule) -> bool:
+        """Tell whether a filter does what the kernel makes of a rule."""
+        try:
+            lowered = lower_actions(known.actions, known.match, self._targets)
+        except NicOffloadError:
+            return False
+        return state.filter.hw_tc == lowered.hw_tc and (
+            held_actions(lowered.actions) == state.filter.actions or not lowered.actions
+        )
+
+    def _foreign(self, state: FilterState, port: int) -> InstalledRule:
+        ref = RuleRef(rule_id=None, table=self._table, slot=None)
+        match = state.filter.match if port == UPLINK_PORT else _with_port(state.filter.match, port)
+        actions, strange = raise_actions(
+            state.filter.actions, state.filter.match, self._targets, state.filter.hw_tc
+        )
+        foreign = [*state.foreign, *strange, *([f"chain {state.ref.chain}"] if state.ref.chain else [])]
+        if foreign:
+            return unreadable(ref, "; ".join(foreign), match)
+        try:
+            return InstalledRule(ref=ref, rule=FlowRule(match=match, actions=actions))
+        except NicOffloadError as error:
+            return unreadable(ref, str(error), match)
+
+
+def _with_port(match: Match, port: int) -> Match:
+    return match.replace(in_port=Masked(port, _PORT_MASK))

@@ -1,0 +1,140 @@
+"""Flow rules of a live NIC, over the tables of all its mechanisms."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from nicoffload.driver.contract import (
+    FlowFilters,
+    InstalledRule,
+    Outcome,
+    Placement,
+    QueueCounts,
+    RuleRef,
+    TableState,
+)
+from nicoffload.errors import NicOffloadError, NotFoundError
+from nicoffload.linux.counting import CounterColumns
+from nicoffload.linux.mechanism import Mechanism
+from nicoffload.linux.nic import LinuxNic
+from nicoffload.model import FlowCounters
+from nicoffload.profiles.types import Table
+
+T = TypeVar("T", Placement, RuleRef)
+R = TypeVar("R")
+
+
+class LinuxFlows(FlowFilters):
+    """The filter tables of a live NIC. A table of the profile that no mechanism serves is not offered.
+
+    Args:
+        nic: The NIC.
+        mechanisms: What serves its tables.
+    """
+
+    def __init__(self, nic: LinuxNic, mechanisms: Sequence[Mechanism]) -> None:
+        self._nic = nic
+        self._mechanisms = tuple(mechanisms)
+        self._by_table = {table.name: one for one in mechanisms for table in one.tables}
+
+    def queues(self) -> QueueCounts:
+        """Return the receive queues of the PF in sysfs, and those of a VF by the profile."""
+        sriov = self._nic.profile.sriov
+        try:
+            names = self._nic.kernel.list_sysfs(f"class/net/{self._nic.pf().ifname}/queues")
+        except OSError:
+            names = ()
+        count = sum(name.startswith("rx-") for name in names)
+        return QueueCounts(pf=count or None, vf=sriov.queues_per_vf if sriov is not None else None)
+
+    def tables(self) -> Sequence[TableState]:
+        """Return the tables in the profile's order."""
+        states = {state.table.name: state for one in self._mechanisms for state in one.states()}
+        return [states[table.name] for table in self._nic.profile.tables if table.name in states]
+
+    def create_many(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
+        """Install rules, one bulk call a mechanism."""
+
+        def call(mechanism: Mechanism, items: Sequence[Placement]) -> Sequence[Outcome]:
+            with self._nic.asking("installing rules", "flow_filters"):
+                return mechanism.create(items)
+
+        return self._each(placements, call)
+
+    def destroy_many(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
+        """Remove rules, one bulk call a mechanism."""
+
+        def call(mechanism: Mechanism, items: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
+            with self._nic.asking("removing rules", "flow_filters"):
+                return mechanism.destroy(items)
+
+        return self._each(refs, call)
+
+    def dump(self, refs: Sequence[RuleRef] | None = None) -> Sequence[InstalledRule]:
+        """Return the rules of all tables; a table that is blocked holds none."""
+        with self._nic.asking("reading rules", "flow_filters"):
+            if refs is None:
+                return [rule for one in self._mechanisms for rule in one.dump(None)]
+            found: list[InstalledRule] = []
+            for mechanism in self._mechanisms:
+                names = {table.name for table in mechanism.tables}
+                mine = [ref for ref in refs if ref.table in names]
+                if mine:
+                    found += mechanism.dump(mine)
+            return found
+
+    def read_counters(self, refs: Sequence[RuleRef]) -> FlowCounters:
+        """Return the counters of rules; what the hardware counts, and nothing in its place."""
+        columns = CounterColumns(
+            rule_ids=[ref.rule_id or uuid.uuid4() for ref in refs],
+            time_ns=int(self._nic.context.monotonic_s() * 1e9),
+        )
+        with self._nic.asking("reading counters", "statistics.rule"):
+            for mechanism in self._mechanisms:
+                names = {table.name for table in mechanism.tables if table.counters is not None}
+                rows = [row for row, ref in enumerate(refs) if ref.table in names] if names else []
+                if rows:
+                    mechanism.count([refs[row] for row in rows], rows, columns)
+        return columns.done()
+
+    def enable_table(self, name: str) -> None:
+        """Turn on what a table needs."""
+        mechanism, table = self._find(name)
+        with self._nic.asking(f"enabling table {name}", f"flow_filters.{name}"):
+            mechanism.enable(table)
+
+    def commands(self, placement: Placement) -> Sequence[str]:
+        """Return the shell commands that install a rule."""
+        return self._find(placement.table)[0].commands(placement)
+
+    def enable_commands(self, name: str) -> Sequence[str]:
+        """Return the shell commands that turn on what a table needs."""
+        mechanism, table = self._find(name)
+        return mechanism.enable_commands(table)
+
+    def _find(self, name: str) -> tuple[Mechanism, Table]:
+        mechanism = self._by_table.get(name)
+        if mechanism is None:
+            raise self._no_table(name)
+        return mechanism, next(table for table in mechanism.tables if table.name == name)
+
+    def _no_table(self, name: str) -> NotFoundError:
+        known = ", ".join(self._by_table) or "none"
+        return NotFoundError(f"the NIC has no table {name}; its tables: {known}", device=self._nic.device)
+
+    def _each(self, items: Sequence[T], call: Callable[[Mechanism, Sequence[T]], Sequence[R]]) -> list[R]:
+        """Hand each mechanism its items in one call, and return the answers in the order of the items."""
+        by_table = self._by_table
+        names = {item.table for item in items}
+        if len({by_table.get(name) for name in names}) == 1 and names <= by_table.keys():
+            return list(call(by_table[next(iter(names))], items))
+        answers: list[R | NicOffloadError] = [self._no_table(item.table) for item in items]
+        for mechanism in self._mechanisms:
+            places = [place for place, item in enumerate(items) if by_table.get(item.table) is mechanism]
+            if places:
+                found = call(mechanism, [items[place] for place in places])
+                for place, answer in zip(places, found, strict=True):
+                    answers[place] = answer
+        return answers  # type: ignore[return-value]  # both calls answer with errors too
