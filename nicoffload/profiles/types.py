@@ -184,6 +184,7 @@ class Sriov:
     source: str
     sysfs_write: str = "works"
     queues_per_vf: int | None = None
+    pf_queues_with_vfs: int | None = None
     note: str = ""
 
 

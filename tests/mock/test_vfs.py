@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nicoffload.errors import InvalidRequestError, NotFoundError, NotSupportedError, VerificationError
-from nicoffload.model import Disruption, RateLimit, VfConfig, VlanTag
+from nicoffload.model import Disruption, RateLimit, ToQueue, VfConfig, VlanTag
 
 
 def test_sysfs_makes_them_and_all_settings_start_anew(open_mock):
@@ -116,3 +116,44 @@ def test_guarantees_of_an_ice_must_fit_the_link(open_mock):
     rates = open_mock("ice").rates
     rates.set_many({0: RateLimit(min_tx_bps=6_000_000_000)})
     assert isinstance(rates.set_many({1: RateLimit(min_tx_bps=6_000_000_000)})[1], InvalidRequestError)
+
+
+@pytest.mark.parametrize("family", ["ixgbe", "igb_82576"])
+def test_a_change_of_link_speed_loses_the_rates(open_mock, family):
+    nic = open_mock(
+        f"{family},link_bps=10000000000" if family == "ixgbe" else f"{family},link_bps=1000000000"
+    )
+    speed = nic.device.link_bps
+    nic.rates.set_many({0: RateLimit(max_tx_bps=50_000_000)})
+    nic.device.set_link(0)
+    assert isinstance(nic.rates.set_many({1: RateLimit(max_tx_bps=50_000_000)})[1], NotSupportedError)
+    nic.device.set_link(speed)
+    assert nic.rates.read()[0].read_back == RateLimit(max_tx_bps=50_000_000)
+    nic.device.set_link(100_000_000)
+    assert nic.rates.read()[0].read_back == RateLimit()
+
+
+def test_other_drivers_keep_their_rates(open_mock):
+    nic = open_mock("i40e")
+    nic.rates.set_many({0: RateLimit(max_tx_bps=50_000_000)})
+    nic.device.set_link(1_000_000_000)
+    assert nic.rates.read()[0].read_back == RateLimit(max_tx_bps=50_000_000)
+
+
+def test_a_link_fault_ends(open_mock):
+    fault = {"when": {"time_s": 1}, "for": {"time_s": 1}, "effect": {"kind": "link", "bps": 0}}
+    nic = open_mock("ixgbe", [fault])
+    speeds = []
+    for seconds in (0, 1, 2):
+        nic.packet_path.advance(seconds * 1_000_000_000)
+        speeds.append(nic.device.link_bps)
+    assert speeds == [10_000_000_000, 0, 10_000_000_000]
+
+
+def test_vfs_take_queues_from_an_i350(open_mock, put):
+    nic = open_mock("igb_i350,vfs=0")
+    assert nic.flow_filters.queues().pf == 16
+    nic.virtual_functions.set_count(1)
+    assert nic.flow_filters.queues().pf == 1
+    answer = put(nic, "ntuple", ToQueue(queue=1), slot=0, eth_type=0x88F7)
+    assert isinstance(answer, InvalidRequestError)

@@ -55,11 +55,13 @@ class Targets:
         vfs: How many VFs exist.
         unbound: VFs without their driver on the host.
         queues_per_vf: Receive queues of a VF that a rule can name.
+        pf_queues: Receive queues of the PF.
     """
 
     vfs: int
     unbound: frozenset[int]
     queues_per_vf: int
+    pf_queues: int = assumptions.PF_QUEUES
 
 
 def make_plan(table: TableSpec, actions: tuple[Action, ...], targets: Targets) -> Plan:
@@ -99,7 +101,7 @@ def _check_one(table: TableSpec, action: Action, targets: Targets, path: str) ->
     match action:
         case ToVf():
             _check_vf(table, action, targets, path)
-        case ToQueue(queue=queue) if queue >= assumptions.PF_QUEUES:
+        case ToQueue(queue=queue) if queue >= targets.pf_queues:
             refuse(table.errors, "queue_range", f"there is no queue {queue}", path=path)
         case Mirror(port=port) if port >= FIRST_VF_PORT + targets.vfs:
             refuse(table.errors, "vf_range", f"there is no port {port}", path=path)

@@ -21,13 +21,14 @@ class Setting:
     reported: int = 0
 
 
-def apply_rate(doc: Mapping[str, Any], bps: int, link_bps: int) -> Setting:
+def apply_rate(doc: Mapping[str, Any], bps: int, link_bps: int, *, up: bool = True) -> Setting:
     """Return what a NIC makes of a rate.
 
     Args:
         doc: The profile's part of the document.
         bps: Bits per second, as the request encodes it; 0 clears it.
-        link_bps: Speed of the port.
+        link_bps: Speed of the port, or that which it had last.
+        up: Whether the link is up.
 
     Raises:
         Refused: Not supported, or out of range.
@@ -37,9 +38,9 @@ def apply_rate(doc: Mapping[str, Any], bps: int, link_bps: int) -> Setting:
     if doc["supported"] == "no":
         raise Refused(doc.get("errno", "EOPNOTSUPP"), "rate", "not supported")
     speeds = doc.get("link_speeds_bps")
-    if speeds and link_bps not in speeds:
+    if speeds and not (up and link_bps in speeds):
         raise Refused(
-            doc.get("link_errno", "EINVAL"), "rate_link", f"not at a link speed of {link_bps} bit/s"
+            doc.get("link_errno", "EINVAL"), "rate_link", f"not at a link speed of {link_bps * up} bit/s"
         )
     range_errno = doc.get("range_errno", "EINVAL")
     largest = link_bps if doc.get("largest_bps") == "link" else doc.get("largest_bps")

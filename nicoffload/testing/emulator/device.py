@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nicoffload.model import FlowRule
 from nicoffload.packets import PacketBatch
+from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.actions import DROPPED
 from nicoffload.testing.emulator.answer import Refused, refuse
 from nicoffload.testing.emulator.changes import Changes
@@ -51,11 +52,13 @@ class Device:
         self.config = config
         self.faults = faults
         self.now_ns = 0
+        self.link_bps = config.link_bps
         self.changes = Changes()
         self.path = Path(self)
         self.ports = PortCounters(FIRST_VF_PORT)
         self.sriov = Sriov(self, document)
         self._store = store
+        self._speed_bps = config.link_bps
         self._clear()
         self.mode = first_mode(document, config)
         self.features = first_features(self.tables, config)
@@ -190,6 +193,18 @@ class Device:
         self.sriov.make(0, ready_ns=0)
         self.changed()
 
+    def set_link(self, bps: int) -> None:
+        """Let the link come up at a speed, or go down (0), as the far end does; some drivers lose rates by it."""
+        if bps == self.link_bps:
+            return
+        events = {"link_change"}
+        # A driver compares with the speed at which the rates were set, so going down and up again loses nothing.
+        if bps and bps != self._speed_bps:
+            events.add("link_speed_change")
+        self.link_bps, self._speed_bps = bps, bps or self._speed_bps
+        self.sriov.lose_rates(events)
+        self.changed()
+
     # Questions ------------------------------------------------------------------------------------------------------
 
     def table(self, name: str) -> Table | None:
@@ -220,6 +235,17 @@ class Device:
     def live_tables(self) -> list[Table]:
         """Return the tables that look at packets, in the order in which they do."""
         return [table for table in self.tables if table.space and self.blocked(table.spec) is None]
+
+    @property
+    def speed_bps(self) -> int:
+        """Speed of the link, or that which it had last while it is down."""
+        return self._speed_bps
+
+    @property
+    def pf_queues(self) -> int:
+        """Receive queues of the physical function, of which VFs can take some away."""
+        left = (self.document["sriov"] or {}).get("pf_queues_with_vfs")
+        return left if left and self.sriov.vfs else assumptions.PF_QUEUES
 
     def counts_l3(self, entry: Entry) -> bool:
         """Return whether the counter of a rule leaves out what is before the network header."""
@@ -308,6 +334,7 @@ class Device:
         self.ports.epoch = known["epoch"]
         self.now_ns = known["now_ns"]
         self.mode = known["mode"]
+        self.link_bps, self._speed_bps = known.get("link", (self.config.link_bps, self.config.link_bps))
         self.features = dict(known["features"])
         self.faults.load(known["faults"], self)
         self.changes.add_all()

@@ -194,6 +194,8 @@ class Faults:
                 self.gone = True
             case "reset_vf":
                 device.sriov.reset_unasked(fault.effect["vf"])
+            case "link":
+                device.set_link(fault.effect["bps"])
             case "reset_counters":
                 scope = fault.effect["scope"]
                 device.rules.restart() if scope == "rule" else device.ports.restart(scope)
@@ -203,6 +205,8 @@ class Faults:
 
     def _end(self, fault: Fault, device: Device) -> None:
         fault.state = _OVER
+        if fault.kind == "link":
+            device.set_link(device.config.link_bps)
         self._freeze(device)
         device.changes.add_all()
 

@@ -9,7 +9,7 @@ from nicoffload.testing.emulator.entry import Entry
 from nicoffload.testing.emulator.masks import Recipe, check_values, make_recipe
 from nicoffload.testing.emulator.spec import TableSpec
 
-ANYTHING = Targets(1 << 12, frozenset(), 1 << 16)
+ANYTHING = Targets(1 << 12, frozenset(), 1 << 16, 1 << 16)
 """Targets of a rule that was installed once: whatever it names existed then."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nicoffload.testing.emulator import assumptions
@@ -115,6 +115,14 @@ class Sriov:
             self._reset(self.vfs[index])
             self._device.changed([self.vfs[index]])
 
+    def lose_rates(self, events: Iterable[str]) -> None:
+        """Forget the rates that the driver loses by one of these events."""
+        for kind in ("min_tx", "max_tx"):
+            if set(events) & set(self._document["rates"][kind].get("lost_on", ())):
+                for vf in self.vfs:
+                    setattr(vf, kind, Setting())
+                self._buckets.clear()
+
     def reset_all(self) -> None:
         """Reset every VF, as a reset of the device does."""
         for vf in self.vfs:
@@ -145,8 +153,8 @@ class Sriov:
         """
         self._device.check("rate_set")
         vf = self._get(index)
-        doc, link_bps = self._document["rates"][kind], self._device.config.link_bps
-        setting = apply_rate(doc, bps, link_bps)
+        doc, link_bps = self._document["rates"][kind], self._device.speed_bps
+        setting = apply_rate(doc, bps, link_bps, up=self._device.link_bps > 0)
         if doc.get("sum_within_link"):
             others = sum(getattr(other, kind).applied for other in self.vfs if other is not vf)
             if others + setting.applied > link_bps:
@@ -164,7 +172,7 @@ class Sriov:
             queues = (self._document["sriov"] or {}).get("queues_per_vf") or assumptions.QUEUES_PER_VF
             host = self._document.get("vf_driver")
             unbound = frozenset(vf.index for vf in self.vfs if not vf.driver or vf.driver != host)
-            self._targets = Targets(len(self.vfs), unbound, queues)
+            self._targets = Targets(len(self.vfs), unbound, queues, self._device.pf_queues)
         return self._targets
 
     def is_ready(self, vf: Vf) -> bool:

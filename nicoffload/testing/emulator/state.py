@@ -252,6 +252,7 @@ def _dump_device(device: Device) -> dict[str, Any]:
     return {
         "now_ns": device.now_ns,
         "mode": device.mode,
+        "link": (device.link_bps, device.speed_bps),
         "features": device.features,
         "ports": device.ports.values.tolist(),
         "epoch": device.ports.epoch,

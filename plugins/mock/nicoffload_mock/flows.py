@@ -13,7 +13,6 @@ from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, Qu
 from nicoffload.errors import NicOffloadError, Reason
 from nicoffload.model import ByteBasis, CounterFacts, Disruption, FlowCounters, FlowRule, Masked, Match
 from nicoffload.profiles.types import Table as ProfileTable
-from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.emulator.device import Device
 from nicoffload.testing.emulator.entry import Entry
@@ -37,7 +36,7 @@ class MockFlows(FlowFilters):
 
     def queues(self) -> QueueCounts:
         """Return the queues of the PF, which the emulator assumes, and of each VF."""
-        return QueueCounts(pf=assumptions.PF_QUEUES, vf=self._device.sriov.targets().queues_per_vf)
+        return QueueCounts(pf=self._device.pf_queues, vf=self._device.sriov.targets().queues_per_vf)
 
     def tables(self) -> Sequence[TableState]:
         """Return the tables in the profile's order."""
