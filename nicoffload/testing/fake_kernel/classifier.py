@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.model import FlowRule, Masked, Match
-from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.emulator.entry import Entry
 from nicoffload.testing.emulator.tables import Table
@@ -163,7 +162,7 @@ def _size(tables: list[Table]) -> int:
 
 def _rings(nic: FakeNic, netdev: FakeNetdev) -> int:
     if netdev.kind is NetdevKind.PF:
-        return assumptions.PF_QUEUES
+        return nic.device.pf_queues
     return nic.device.sriov.targets().queues_per_vf
 
 

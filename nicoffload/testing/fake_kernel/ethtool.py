@@ -7,7 +7,6 @@ import errno
 import struct
 from collections.abc import Callable
 
-from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.fake_kernel import classifier
 from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.features import Features
@@ -107,7 +106,7 @@ def _driver(netdev: FakeNetdev, buffer: bytes) -> bytes:
 def _channels(netdev: FakeNetdev, buffer: bytes) -> bytes:
     if netdev.nic is None or netdev.kind is NetdevKind.REPRESENTOR:
         raise refusal(errno.EOPNOTSUPP)
-    queues = assumptions.PF_QUEUES
+    queues = netdev.nic.device.pf_queues
     if netdev.kind is NetdevKind.VF:
         queues = netdev.nic.device.sriov.targets().queues_per_vf
     return _over(buffer, _CHANNELS.pack(Command.GCHANNELS, 0, 0, 0, queues, 0, 0, 0, queues))
