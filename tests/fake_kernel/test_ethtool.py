@@ -81,7 +81,8 @@ def value_of(chance: random.Random, name: str) -> Masked:
 @pytest.mark.parametrize("family", WITH_NTUPLE)
 def test_rules_in_bytes_become_what_the_emulated_driver_makes_of_the_same_rules(family):
     profile = PROFILES.get(family)
-    vfs = 4 if profile.sriov else 0
+    # VFs leave an i350 one queue, which is too few to tell rules apart by.
+    vfs = 4 if profile.sriov and not profile.sriov.pf_queues_with_vfs else 0
     kernel, nic = plugged(family, vfs=vfs, prepared=True)
     twin = Device(profile.document, Config(vfs=vfs, prepared=True), Faults())
     tables = [table.name for table in profile.tables if table.mechanism == "ntuple"]
@@ -135,7 +136,8 @@ def test_a_rule_is_listed_read_back_and_deleted(family):
         else Match.of(ipv4_src="10.0.0.1", ipv4_dst="10.0.0.2", ip_proto=6, tp_src=1000, tp_dst=80)
     )
     flow = FlowType.ETHER if family.startswith("igb") else FlowType.TCP4
-    rule = lower_rule(FlowRule(match=match, actions=(ToQueue(queue=2),)), flow=flow)
+    queue = 0 if family == "igb_i350" else 2  # VFs leave it one
+    rule = lower_rule(FlowRule(match=match, actions=(ToQueue(queue=queue),)), flow=flow)
     slot = table.insert(rule)
     [state] = table.rules()
     assert state.rule == dataclasses.replace(rule, location=slot)
