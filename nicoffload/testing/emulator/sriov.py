@@ -166,6 +166,45 @@ class Sriov:
         self._buckets.pop(index, None)
         self._device.changed([vf])
 
+    def set_devlink_rate(self, index: int, kind: str, bps: int) -> None:
+        """Set a VF's ``min_tx`` or ``max_tx`` by its rate object in devlink; 0 clears it.
+
+        Raises:
+            Refused: The driver's answer.
+        """
+        self._device.check("rate_set")
+        vf = self._get(index)
+        setting = self.check_devlink_rate(bps)
+        if self._device.does_nothing("rate_set"):
+            return
+        setattr(vf, kind, setting)
+        self._buckets.pop(index, None)
+        self._device.changed([vf])
+
+    def check_devlink_rate(self, bps: int) -> Setting:
+        """Return what the driver makes of a rate that comes through devlink.
+
+        Raises:
+            Refused: Its answer; condition ``not_multiple`` or ``range``.
+        """
+        doc = self._document["rates"]["devlink"]
+        errors = doc["errors"]
+        quantum = doc["quantum_bps"]
+        if doc["rounding"] == "refuse" and bps % quantum:
+            answer = errors.get("not_multiple") or errors.get("range") or "EINVAL"
+            raise Refused(answer, "not_multiple", f"not a multiple of {quantum} bit/s")
+        limits = {
+            "supported": "yes",
+            "quantum_bps": quantum,
+            "rounding": doc["rounding"],
+            "smallest_bps": doc.get("min_bps"),
+            "largest_bps": doc.get("max_bps"),
+        }
+        try:
+            return apply_rate(limits, bps, self._device.config.link_bps)
+        except Refused as cause:
+            raise Refused(errors.get("range") or "EINVAL", "range", cause.text) from cause
+
     def targets(self) -> Targets:
         """Return what actions of rules can name."""
         if self._targets is None:

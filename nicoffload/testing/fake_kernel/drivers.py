@@ -22,6 +22,8 @@ class DriverFacts:
 
     Args:
         devlink: Whether it registers with devlink.
+        devlink_info: Whether it tells devlink more of itself than its name.
+        port_flavours: Whether it tells devlink what its ports are.
         ntuple_feature: Whether ``rx-ntuple-filter`` is on at first; None where it is fixed off. A profile that names
             the feature has the say.
         ntuple_off_erases: Whether turning it off deletes the rules.
@@ -33,10 +35,14 @@ class DriverFacts:
         pf_port: Number of the PF's devlink port.
         vf_port: Number of VF 0's devlink port.
         vf_hw_addr: Whether the devlink port of a VF has a hardware address to set.
+        pf_hw_addr: Whether that of the PF is refused by the driver itself, not for want of an operation.
+        first_port_number: Number that devlink gives the first physical port.
         switch_in_legacy: Whether the PF names its switch outside switchdev mode, too.
     """
 
     devlink: bool = False
+    devlink_info: bool = True
+    port_flavours: bool = True
     ntuple_feature: bool | None = None
     ntuple_off_erases: bool = True
     tc_fixed: bool = False
@@ -47,6 +53,8 @@ class DriverFacts:
     pf_port: int = 0
     vf_port: int = 1
     vf_hw_addr: bool = False
+    pf_hw_addr: bool = False
+    first_port_number: int = 0
     switch_in_legacy: bool = False
 
 
@@ -71,7 +79,13 @@ _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
         # ethernet/mellanox/mlx4: en_ethtool.c mlx4_en_get_rxnfc; en_netdev.c mlx4_en_init_netdev; main.c: devlink has
         # parameters and reload alone
         "mlx4_core": DriverFacts(
-            devlink=True, ntuple_feature=False, ntuple_off_erases=False, table_size_in_list=True
+            devlink=True,
+            devlink_info=False,
+            port_flavours=False,
+            pf_port=1,
+            ntuple_feature=False,
+            ntuple_off_erases=False,
+            table_size_in_list=True,
         ),
         # ethernet/mellanox/mlx5/core: en_fs_ethtool.c mlx5e_ethtool_get_all_flows; en_rep.c mlx5e_build_rep_netdev;
         # en_main.c set_feature_arfs; esw/devlink_port.c; en/devlink.c mlx5e_devlink_port_register
@@ -95,6 +109,7 @@ _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
             table_size_in_count=True,
             port_name="p{port}",
             vf_hw_addr=True,
+            pf_hw_addr=True,
         ),
         # ethernet/sfc/siena: ethtool_common.c; efx_common.c efx_siena_get_phys_port_name
         "sfc-siena": DriverFacts(ntuple_feature=True, table_size_in_count=True, port_name="p{port}"),
@@ -105,6 +120,7 @@ _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
             devlink=True,
             representor_tc=True,
             port_name="p{number}",
+            first_port_number=1,
             vf_port=128,
             switch_in_legacy=True,
         ),

@@ -76,7 +76,8 @@ class Hotplug:
         for watcher in self._world.watchers():
             watcher.driver_bound(function)
         if driver == nic.profile.driver:
-            function.netdev = self._world.add_netdev(make_pf(self._world, nic, self._names[nic]))
+            function.netdev = make_pf(self._world, nic, self._names[nic])
+            self._world.add_netdev(function.netdev)
             self.follow(nic)
 
     def unbind_pf(self, nic: FakeNic) -> None:

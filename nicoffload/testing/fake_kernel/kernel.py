@@ -26,11 +26,14 @@ from nicoffload.testing.emulator.faults import Faults
 from nicoffload.testing.fake_kernel import tree
 from nicoffload.testing.fake_kernel.binding import Binding
 from nicoffload.testing.fake_kernel.channel import FakeChannel
+from nicoffload.testing.fake_kernel.devlink import DevlinkServer
 from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.ethtool import Ethtool
+from nicoffload.testing.fake_kernel.genetlink import GenericNetlink
 from nicoffload.testing.fake_kernel.hotplug import Hotplug
 from nicoffload.testing.fake_kernel.route import RouteServer
 from nicoffload.testing.fake_kernel.sysfs import Sysfs
+from nicoffload.testing.fake_kernel.uevents import Uevents
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
 
 _REQUESTS = 100_000
@@ -66,9 +69,11 @@ class FakeKernel(Kernel):
         self.processes: list[OpenFiles] = []
         """What processes have open: a test puts a VM here."""
         self._hotplug = Hotplug(self.world)
+        Uevents(self.world)
         self._ethtool = Ethtool(self.world)
         self.route = RouteServer(self.world)
         """Links, qdiscs and filters."""
+        self._genetlink = GenericNetlink(DevlinkServer(self.world))
         self._sysfs = Sysfs(
             self.world, self._hotplug, Binding(self.world, self._hotplug, lambda: self.processes)
         )
@@ -215,7 +220,9 @@ class FakeKernel(Kernel):
 
     def _generic(self, datagram: bytes) -> list[bytes]:
         self.requests.append(Request(kind="netlink", target=str(NETLINK_GENERIC), data=datagram))
-        return []
+        answer = self._genetlink.handle(datagram)
+        self._follow_all()
+        return answer
 
     def _follow_all(self) -> None:
         for nic in tuple(self.world.nics.values()):
