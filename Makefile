@@ -20,7 +20,7 @@ $(shell rm -f $(VENV)/.stamp-*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm check docs bench golden clean
+.PHONY: help demo test test-vm check docs bench fuzz golden clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -59,6 +59,9 @@ docs: $(VENV)/.stamp-dev  ## Build the documentation into build/docs; a warning 
 bench: $(VENV)/.stamp-dev  ## Measure; print the figures and write build/bench.json
 	@mkdir -p build
 	@$(PY) tests/bench/run.py
+
+fuzz: $(VENV)/.stamp-dev  ## Give every decoder of the kernel layer a million damaged messages (half an hour)
+	@$(PY) -m tests.fuzz $(if $(MESSAGES),--messages '$(MESSAGES)') $(if $(SEED),--seed '$(SEED)') $(DECODERS)
 
 golden: $(VENV)/.stamp-dev  ## Rewrite the golden files; review the diff
 	@$(PYTEST) --golden

@@ -161,6 +161,8 @@ class PciFunction:
             members = self.kernel.list_sysfs(f"{self._folder}/iommu_group/devices")
         except OSError as cause:
             raise self.error(cause, "listing the IOMMU group", "iommu") from cause
+        if not (number.isascii() and number.isdigit()):
+            raise MalformedError(f"{number!r} is no number of an IOMMU group", device=self.address)
         return IommuGroup(number=int(number), members=tuple(members))
 
     def numa_node(self) -> int | None:

@@ -13,6 +13,7 @@ import os
 import resource
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from nicoffload.kernel import Netlink
-from nicoffload.kernel.linux import LinuxKernel
+from nicoffload.kernel.linux import LinuxChannel, LinuxKernel
+from nicoffload.kernel.seam import NetlinkChannel
 from nicoffload.kernel.tc import (
     OUR_HANDLES,
     Gact,
@@ -316,11 +318,48 @@ def by_pyroute2(hook: Hook, rules: int) -> float:
 def rss_figures(rules: int = 100_000) -> Figures:
     """Measure the peak of memory that installing rules takes, rules included."""
     kernel = LinuxKernel()
-    with device(kernel) as hook, TcFilters(kernel, hook) as filters:
+    with device(kernel) as hook:
+        return rss_of(kernel, hook, rules)
+
+
+def rss_alone_figures(rules: int = 100_000) -> Figures:
+    """Measure the same where there is no flower: every send is acknowledged, and no kernel sees it."""
+    return rss_of(Acknowledging(), Hook.ingress(1), rules)
+
+
+def rss_of(kernel: LinuxKernel, hook: Hook, rules: int) -> Figures:
+    """Install rules, and return the peak of memory of this process, in MiB."""
+    with TcFilters(kernel, hook) as filters:
         insist(filters.add_many(from_rules(flow_rules(rules))))
     return {"rss_mb_100k_rules": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+class Acknowledging(LinuxKernel):
+    """A kernel that takes whatever is sent."""
+
+    def open_netlink(self, family: int) -> NetlinkChannel:
+        """Open a socket that acknowledges the last message of each send."""
+        return AcknowledgingChannel(family)
+
+
+class AcknowledgingChannel(LinuxChannel):
+    """Its socket. What is sent goes nowhere."""
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Note the last message of a send: all of one send are equally long."""
+        [length] = struct.unpack_from("=I", data)
+        self._last = bytes(data[len(data) - length :][8:12])
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Return its acknowledgement."""
+        return struct.pack("=IHH4sIi", 36, 2, 0x100, self._last, 0, 0) + bytes(16)
+
+
+FIGURES: dict[str, Callable[[], Figures]] = {
+    "flower": lambda: encode_figures() | flower_figures(),
+    "rss": rss_figures,
+    "rss-alone": rss_alone_figures,
+}
+
 if __name__ == "__main__":
-    figures = rss_figures() if sys.argv[1:] == ["rss"] else encode_figures() | flower_figures()
-    print(json.dumps(figures, indent=2))
+    print(json.dumps(FIGURES[(sys.argv[1:] or ["flower"])[0]](), indent=2))

@@ -396,6 +396,11 @@ class FilterRef:
     protocol: int
     kind: str
 
+    @property
+    def ours(self) -> bool:
+        """Whether flower's or matchall's handle is one of ours, with a rule id in the cookie or without."""
+        return self.kind != "u32" and self.handle >= OUR_HANDLES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:

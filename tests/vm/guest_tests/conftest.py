@@ -152,12 +152,21 @@ class OpenVSwitch:
         _wait_for_uptime(10)
         database = self._folder / "conf.db"
         self.tell("ovsdb-tool", "create", database, self._prefix / "usr/share/openvswitch/vswitch.ovsschema")
-        socket = f"--remote=punix:{self._folder}/db.sock"
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the daemons; the database has kept what was set."""
+        database, socket = self._folder / "conf.db", f"--remote=punix:{self._folder}/db.sock"
         self.tell("ovsdb-server", database, socket, "--pidfile", "--detach", "--no-chdir", "--log-file")
         self.tell("ovs-vsctl", "--no-wait", "init")
         self.tell("ovs-vswitchd", "--pidfile", "--detach", "--no-chdir", "--log-file")
 
+    def log(self) -> str:
+        """Return what the switch has logged."""
+        return (self._folder / "ovs-vswitchd.log").read_text("utf-8")
+
     def stop(self) -> None:
+        """End the daemons. Repeatable."""
         for daemon in ("ovs-vswitchd", "ovsdb-server"):
             if (self._folder / f"{daemon}.pid").exists():
                 self.tell("ovs-appctl", "-t", daemon, "exit")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.vm.rig.apt import Apt
 from tests.vm.rig.cache import Cache
+from tests.vm.rig.figures import measure
 from tests.vm.rig.layout import BOOT_TESTS, CHECKOUT, GUESTS, QEMU, RESULTS, UML, Guest, RigError, cache_root
 from tests.vm.rig.needs import needs_of, provide
 from tests.vm.rig.session import run_tests
@@ -34,7 +35,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--prepare", action="store_true", help="install and build what is missing, and boot nothing"
     )
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="measure the flower figures of the bench in uml, and test nothing",
+    )
     choice = parser.parse_args(words)
+    if choice.figures:
+        choice.vm = UML.name
     guests = [GUESTS[choice.vm]] if choice.vm else list(GUESTS.values())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a guest ends with us
     try:
@@ -49,10 +57,13 @@ def _run(guests: Sequence[Guest], choice: argparse.Namespace) -> int:
     cache = Cache(cache_root())
     apt = Apt(cache.root / "apt")
     provide(needs_of(guests), apt)
-    vswitch = open_vswitch(cache, apt)
+    vswitch = None if choice.figures else open_vswitch(cache, apt)
     kernels = {guest.name: _kernel(guest, cache, apt) for guest in guests}
     say(f"ready after {time.monotonic() - started:.0f} s; built things are in {cache.root}")
     if choice.prepare:
+        return 0
+    if vswitch is None:
+        say(f"figures are in {measure(kernels[UML.name], time_limit_s=choice.time_limit)}")
         return 0
     if not choice.expression and _boot_tests(kernels) != 0:
         say("the rig itself fails: no result of a guest would mean anything")
