@@ -109,8 +109,7 @@ class PciFactory(DriverFactory):
             NotSupportedError: Its kernel driver is not bound.
         """
         families = PciFamilies(context.profiles)
-        functions = discover(context.kernel)
-        found = find(functions, name)
+        found = _find(context.kernel, name)
         profile = families.profile_of(found)
         if profile is None or profile.vendor != self._vendor:
             raise _not_ours(name, found, families, self._vendor)
@@ -166,14 +165,18 @@ def own_ifname(kernel: Kernel, found: FoundFunction) -> str:
     return ""
 
 
+def _find(kernel: Kernel, name: str) -> FoundFunction:
+    try:
+        return find(discover(kernel), name)
+    except NotFoundError as cause:
+        # Without a hint: the registry's tells of near names.
+        raise NotFoundError("no NIC has that PCI address or network device", device=name) from cause
+
+
 def _not_ours(name: str, found: FoundFunction, families: PciFamilies, vendor: str) -> NotFoundError:
     if families.is_virtual(found):
         hint = (
             f"it is a VF of {found.physfn}; open that" if found.physfn else "it is a VF; its PF is elsewhere"
         )
         return NotFoundError("is a virtual function", device=name, hint=hint)
-    return NotFoundError(
-        f"{pci_id(found)} is no NIC that the profiles of {vendor} know",
-        device=name,
-        hint="`nicoffload profiles`",
-    )
+    return NotFoundError(f"{pci_id(found)} is no NIC that the profiles of {vendor} know", device=name)

@@ -1,4 +1,4 @@
-"""NIC profiles of Intel adapters (igb, ixgbe, i40e, ice), as a plugin of nicoffload."""
+"""Intel adapters (igb, ixgbe, i40e, ice), as a plugin of nicoffload."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from nicoffload.driver import DriverFactory
 from nicoffload.hookspecs import PluginDescription, hookimpl
 
 
@@ -13,9 +14,7 @@ from nicoffload.hookspecs import PluginDescription, hookimpl
 def nicoffload_describe() -> PluginDescription:
     """Return who this plugin is."""
     return PluginDescription(
-        name="intel",
-        title="Intel (igb, ixgbe, i40e, ice): NIC profiles; brings no driver",
-        api_version=1,
+        name="intel", title="Intel (igb, ixgbe, i40e, ice): drivers and NIC profiles", api_version=1
     )
 
 
@@ -26,3 +25,12 @@ def nicoffload_profiles() -> Sequence[Traversable]:
     return sorted(
         (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
     )
+
+
+@hookimpl
+def nicoffload_drivers() -> Sequence[DriverFactory]:
+    """Return what finds and opens them."""
+    # Whoever only reads profiles needs no kernel layer.
+    from nicoffload_intel.driver import FACTORY  # noqa: PLC0415
+
+    return [FACTORY]

@@ -1,4 +1,4 @@
-"""NIC profiles of Solarflare adapters (Falcon, Siena, EF10, EF100, and the SFN5122F), as a plugin of nicoffload."""
+"""Solarflare and Xilinx adapters (Falcon, Siena, EF10, EF100), as a plugin of nicoffload."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from nicoffload.driver import DriverFactory
 from nicoffload.hookspecs import PluginDescription, hookimpl
 
 
@@ -14,7 +15,7 @@ def nicoffload_describe() -> PluginDescription:
     """Return who this plugin is."""
     return PluginDescription(
         name="solarflare",
-        title="Solarflare (Falcon, Siena, EF10, EF100, SFN5122F): NIC profiles; brings no driver",
+        title="Solarflare (Falcon, Siena, EF10, EF100): drivers and NIC profiles",
         api_version=1,
     )
 
@@ -26,3 +27,12 @@ def nicoffload_profiles() -> Sequence[Traversable]:
     return sorted(
         (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
     )
+
+
+@hookimpl
+def nicoffload_drivers() -> Sequence[DriverFactory]:
+    """Return what finds and opens them."""
+    # Whoever only reads profiles needs no kernel layer.
+    from nicoffload_solarflare.driver import FACTORY  # noqa: PLC0415
+
+    return [FACTORY]
