@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ def _under_test(args: argparse.Namespace, session: Session) -> NicUnderTest:
         open_driver=lambda: registry.open(args.nic),
         disposable=not persistent,
         ground=Ground(named),
+        sleep_s=(lambda _seconds: None) if info.emulated else time.sleep,  # it has a clock of its own
         most_rows=args.most_rows,
     )
 

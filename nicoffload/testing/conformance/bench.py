@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from nicoffload.compiler import Compiler
 from nicoffload.driver import (
+    Driver,
     FlowFilters,
     InstalledRule,
     Outcome,
@@ -23,11 +25,13 @@ from nicoffload.driver import (
     VirtualFunctions,
 )
 from nicoffload.errors import NicOffloadError, NotSupportedError
-from nicoffload.model import FlowRule, VfState
+from nicoffload.model import FlowRule, Support, VfState
+from nicoffload.nic import Nic
 from nicoffload.nic.retry import Retry
 from nicoffload.profiles.types import NicProfile, Table
 from nicoffload.testing.conformance.outcome import Broken, NotApplicable, NotShown
-from nicoffload.testing.conformance.restore import Found, look, put_back
+from nicoffload.testing.conformance.proxy import open_over
+from nicoffload.testing.conformance.restore import look, put_back
 from nicoffload.testing.conformance.rules import Kind, kinds_of
 from nicoffload.testing.conformance.under_test import NicUnderTest, Packet
 
@@ -51,17 +55,16 @@ class Bench:
         """Every rule that this behaviour was told it installed."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._now_ns = 0
-        self._found: Found | None = None
-        if not under_test.disposable:
-            self._found = look(self.driver)
+        self.first = look(self.driver)
+        """The NIC as it was found."""
 
     def close(self) -> Sequence[str]:
         """Put the NIC back as it was found; return what could not be put back, in words."""
         try:
             residue = (
                 []
-                if self._found is None
-                else put_back(self.driver, self._found, self.made, self.retry, self.under_test.sleep_s)
+                if self.under_test.disposable
+                else put_back(self.driver, self.first, self.made, self.retry, self.under_test.sleep_s)
             )
         finally:
             with contextlib.suppress(Exception):
@@ -81,6 +84,14 @@ class Bench:
         if not holds:
             tail = "" if expected is None and found is None else f": expected {expected}, found {found}"
             raise Broken(f"{text}{tail}")
+
+    def broken(self, text: str) -> NoReturn:
+        """End the behaviour: it does not hold.
+
+        Raises:
+            Broken: Always.
+        """
+        raise Broken(text)
 
     def same(self, found: object, expected: object, text: str) -> None:
         """Go on where two things are equal.
@@ -189,6 +200,10 @@ class Bench:
 
     # --------------------------------------------------------------------------------------------------------- VFs
 
+    def claim(self, name: str) -> Support | None:
+        """Return whether the NIC says that it can do something; None where it does not speak of it."""
+        return next((each.support for each in self.driver.capabilities() if each.name == name), None)
+
     def need_vfs(self, count: int = 1) -> Sequence[VfState]:
         """Return the VFs, at least `count` of them; makes some where there are too few.
 
@@ -220,13 +235,21 @@ class Bench:
             f"VFs {[state.vf for state in states if not state.ready]} are not ready after {wait_s:g} s"
         )
 
+    def settled_if_any(self) -> None:
+        """Wait until each VF is out of its reset, where there are VFs."""
+        if self.driver.virtual_functions is not None:
+            self.settled()
+
     def wait(self, seconds: float) -> None:
-        """Let time pass, on the machine and on the clock of an emulated NIC."""
-        self.under_test.sleep_s(seconds)
-        path = self.driver.packet_path
-        if path is not None:
-            self._now_ns += int(seconds * 1e9)
-            path.advance(self._now_ns)
+        """Let time pass: on an emulated NIC by its own clock, which knows of no other, elsewhere by sleeping."""
+        path, filters = self.driver.packet_path, self.driver.flow_filters
+        if path is None:
+            self.under_test.sleep_s(seconds)
+            return
+        if filters is not None:
+            self._now_ns = max(self._now_ns, filters.read_counters([]).time_ns)
+        self._now_ns += int(seconds * 1e9)
+        path.advance(self._now_ns)
 
     # ------------------------------------------------------------------------------------------------------- rules
 
@@ -364,6 +387,30 @@ class Bench:
         """Return the rules in a table, as the NIC reports them."""
         name = table or self.part
         return [each for each in self.filters.dump() if each.ref.table == name]
+
+    # ---------------------------------------------------------------------------------------------------- open_nic
+
+    def nic(
+        self,
+        driver: Driver | None = None,
+        *,
+        durable: bool = False,
+        wall_clock_s: Callable[[], float] = time.time,
+    ) -> Nic:
+        """Return the NIC through `open_nic`; closing it leaves the behaviour's driver open.
+
+        Args:
+            driver: What to drive it with; None for the behaviour's own driver.
+            durable: Whether it has a journal on disk, so that another `nic` finds what this one left.
+            wall_clock_s: Seconds since the epoch, for leases.
+        """
+        return open_over(
+            driver or self.driver,
+            self.under_test,
+            state_dir=self.folder(),
+            durable=durable or self.driver.persistent,
+            wall_clock_s=wall_clock_s,
+        )
 
     # ------------------------------------------------------------------------------------------------------ packets
 

@@ -7,16 +7,31 @@ from types import MappingProxyType, ModuleType
 
 from nicoffload.errors import InvalidRequestError
 from nicoffload.testing.conformance import (
+    contract,
     flow_capacity,
     flow_counters,
     flow_install,
     flow_refuse,
+    nic_change,
+    nic_leases,
+    rates,
+    statistics,
+    vf_count,
+    vf_settings,
 )
 from nicoffload.testing.conformance.behaviour import Behaviour
 
 GROUPS = MappingProxyType(
     {
+        "DR": "the driver as a whole",
+        "CP": "what it claims",
         "FL": "flow filters",
+        "VF": "virtual functions",
+        "RT": "rates",
+        "ST": "statistics",
+        "NIC": "changes through open_nic",
+        "LS": "leases of VFs",
+        "ER": "errors",
     }
 )
 """The letters of a behaviour's number and the capability that they stand for."""
@@ -28,7 +43,21 @@ def _collect(modules: Sequence[ModuleType]) -> tuple[Behaviour, ...]:
     return tuple(sorted(found, key=lambda each: (order.index(each.group), each.number)))
 
 
-CATALOGUE: tuple[Behaviour, ...] = _collect((flow_install, flow_refuse, flow_capacity, flow_counters))
+CATALOGUE: tuple[Behaviour, ...] = _collect(
+    (
+        contract,
+        nic_change,
+        nic_leases,
+        flow_install,
+        flow_refuse,
+        flow_capacity,
+        flow_counters,
+        vf_count,
+        vf_settings,
+        rates,
+        statistics,
+    )
+)
 """Every behaviour."""
 
 

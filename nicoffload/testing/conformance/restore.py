@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nicoffload.driver import Driver, RuleRef
 from nicoffload.errors import NicOffloadError, NotFoundError
 from nicoffload.model import RateLimit, VfConfig, VfState
 from nicoffload.nic.retry import Retry
+
+_SETTINGS = ("mac", "vlan", "spoof_check", "trust", "link_state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,18 @@ class Found:
     vfs: tuple[VfState, ...]
     rates: tuple[tuple[int, RateLimit], ...]
     rules: tuple[tuple[str, int], ...]
+
+    @property
+    def configs(self) -> tuple[VfConfig, ...]:
+        """The settings that bring the VFs back to this state."""
+        return tuple(
+            VfConfig(vf=state.vf, **{name: getattr(state, name) for name in _SETTINGS}) for state in self.vfs
+        )
+
+    @property
+    def limits(self) -> Mapping[int, RateLimit]:
+        """VF index to its rates."""
+        return dict(self.rates)
 
 
 def look(driver: Driver) -> Found:
@@ -113,7 +127,7 @@ def _difference(before: VfState, now: VfState) -> VfConfig | None:
     """Return the settings that are not as they were; an address that was none is left to the VF."""
     changed = {
         name: getattr(before, name)
-        for name in ("mac", "vlan", "spoof_check", "trust", "link_state")
+        for name in _SETTINGS
         if getattr(before, name) is not None and getattr(before, name) != getattr(now, name)
     }
     return VfConfig(vf=before.vf, **changed) if changed else None

@@ -103,7 +103,37 @@ class Conformance(_Suite, standard=True):
     """Every behaviour of every capability. This is the one that proves a plugin."""
 
 
+class DriverContract(_Suite, standard=True):
+    """Who the NIC is, what it claims, and what its errors say."""
+
+    groups = ("DR", "CP", "ER")
+
+
 class FlowFilters(_Suite, standard=True):
-    """Behaviours of flow filters."""
+    """Flow filters."""
 
     groups = ("FL",)
+
+
+class VirtualFunctions(_Suite, standard=True):
+    """VFs: number, settings, resets, drivers."""
+
+    groups = ("VF",)
+
+
+class Rates(_Suite, standard=True):
+    """Transmit rates of VFs."""
+
+    groups = ("RT",)
+
+
+class Statistics(_Suite, standard=True):
+    """Counters of port and VFs."""
+
+    groups = ("ST",)
+
+
+class Changes(_Suite, standard=True):
+    """Plans, changes and leases through `open_nic`; interrupted, undone, adopted."""
+
+    groups = ("NIC", "LS")
