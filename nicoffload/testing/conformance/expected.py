@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,9 @@ def judged(
     """
     mine = [each for each in expected if each.family in ("", family)]
     unused = [each for each in mine if not any(_about(each, result) for result in results)]
+    failed = {result.behaviour for result in results if result.verdict is Verdict.FAILED}
     return (
-        tuple(_judge(result, mine) for result in results),
+        tuple(_judge(result, mine, failed) for result in results),
         tuple(f"{each.case}: {each.reason}" for each in unused),
     )
 
@@ -86,13 +87,14 @@ def _about(entry: ExpectedFailure, result: CaseResult) -> bool:
     return entry.case in (result.name, result.behaviour)
 
 
-def _judge(result: CaseResult, expected: Sequence[ExpectedFailure]) -> CaseResult:
+def _judge(result: CaseResult, expected: Sequence[ExpectedFailure], failed: Collection[str]) -> CaseResult:
+    """Return a result as it is to be seen; an entry for a whole behaviour is stale where no part of it fails."""
     entry = next((each for each in expected if _about(each, result)), None)
     if entry is None:
         return result
     if result.verdict is Verdict.FAILED:
         verdict, reason = Verdict.EXPECTED_FAILURE, f"{entry.reason} ({result.reason})"
-    elif result.verdict is Verdict.PASSED and entry.case == result.name:
+    elif result.verdict is Verdict.PASSED and (entry.case == result.name or entry.case not in failed):
         verdict, reason = (
             Verdict.STALE,
             f"expected to fail ({entry.reason}), and it does not: remove the entry",

@@ -398,6 +398,9 @@ def foreign_rule_stays(bench: Bench) -> None:
         mine = bench.some(bench.state(name), 3)[-1].rule
         nic.apply(nic.plan(DesiredState(flows=(mine,), exact=True)))
         tidy(bench, nic)
+        bench.same(
+            len([each for each in nic.flows() if not each.ours]), len(theirs), "rules of others beside ours"
+        )
         nic.apply(nic.plan(DesiredState(flows=(), exact=True)))
         bench.same(
             len([each for each in nic.flows() if not each.ours]), len(theirs), "rules of others at the end"

@@ -205,6 +205,8 @@ def vfs_come_and_go(bench: Bench) -> None:
     sriov = bench.profile.sriov
     if sriov is None or sriov.method != "sysfs" or sriov.sysfs_write != "works":
         bench.not_applicable("VFs are not made at run time")
+    bench.need_vfs(1)
+    _rows(bench)
     bench.retry.call(lambda: bench.vfs.set_count(0))
     bench.same([name for name in _rows(bench) if name.startswith("vf:")], [], "VFs that are counted, of none")
     bench.retry.call(lambda: bench.vfs.set_count(2))

@@ -39,8 +39,9 @@ class _Suite:
         super().__init_subclass__(**rest)
         if standard:
             return
-        kit = {name for base in cls.__mro__[1:] if base.__module__ == __name__ for name in vars(base)}
-        taken = {name for name in vars(cls) if name in kit and not name.startswith("__")} - YOURS
+        kit = {name for name in vars(_Suite) if not name.startswith("__")} - YOURS
+        others = [base for base in cls.__mro__ if base.__module__ != __name__]
+        taken = {name for base in others for name in vars(base) if name in kit}
         if taken:
             raise TypeError(
                 f"{cls.__name__} redefines {', '.join(sorted(taken))}, which the conformance kit defines: a standard "
