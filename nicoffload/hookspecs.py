@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 
 import pluggy
 
-from nicoffload.driver.contract import DriverFactory
+from nicoffload.driver.contract import DriverFactory, OpenContext
 
 PROJECT = "nicoffload"
 ENTRY_POINT_GROUP = "nicoffload.plugins"
@@ -35,6 +36,44 @@ class PluginDescription:
     api_version: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandAnswer:
+    """What a command of a plugin answers; the program prints it for people or as JSON.
+
+    Args:
+        lines: Sentences for people, one a line.
+        columns: Headings of a table, which are the names of its values in JSON: lower case, underscores.
+        rows: Its rows; None is shown as a dash, and is null in JSON.
+    """
+
+    lines: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str | int | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginCommand:
+    """A command that a plugin adds to ``nicoffload``: ``nicoffload GROUP NAME ...``.
+
+    Args:
+        group: The first word, which no command of nicoffload has; the same for all commands that belong together.
+        group_help: What the group is for, in one line; of the first command of the group.
+        name: The second word.
+        help: What it does, in one line.
+        description: What ``--help`` says of it.
+        add_arguments: Adds its arguments to a parser, each with a help text.
+        run: Does the work. Raises `NicOffloadError` where it can't.
+    """
+
+    group: str
+    group_help: str
+    name: str
+    help: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, OpenContext], CommandAnswer]
+
+
 @hookspec
 def nicoffload_describe() -> PluginDescription:
     """Return who the plugin is. Every plugin has this hook."""
@@ -50,4 +89,10 @@ def nicoffload_profiles() -> Sequence[Traversable]:
 @hookspec
 def nicoffload_drivers() -> Sequence[DriverFactory]:
     """Return what finds and opens the NICs that the plugin drives. Touches no NIC."""
+    raise NotImplementedError
+
+
+@hookspec
+def nicoffload_commands() -> Sequence[PluginCommand]:
+    """Return the commands that the plugin adds to ``nicoffload``. Does nothing but name them."""
     raise NotImplementedError

@@ -24,7 +24,7 @@ from nicoffload.errors import (
     PluginError,
     PluginLoadError,
 )
-from nicoffload.hookspecs import ENTRY_POINT_GROUP, PROJECT, PluginDescription
+from nicoffload.hookspecs import ENTRY_POINT_GROUP, PROJECT, PluginCommand, PluginDescription
 from nicoffload.kernel.seam import Kernel
 from nicoffload.model.device import DeviceInfo
 from nicoffload.profiles.load import Catalog
@@ -63,6 +63,7 @@ class _Loaded:
     status: PluginStatus
     profiles: tuple[Traversable, ...]
     drivers: tuple[DriverFactory, ...]
+    commands: tuple[PluginCommand, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class Registry:
         profiles: The profiles of those in use.
         factories: Plugin name and what it opens NICs with.
         kernel: What plugins reach hardware through; None for the one that this process runs on.
+        commands: What they add to the command line.
     """
 
     def __init__(
@@ -88,11 +90,17 @@ class Registry:
         profiles: Catalog,
         factories: Sequence[tuple[str, DriverFactory]],
         kernel: Kernel | None = None,
+        commands: Sequence[PluginCommand] = (),
     ) -> None:
         self.plugins = tuple(plugins)
         self.profiles = profiles
+<<<<<<< HEAD
         # Those that take what is left come last, whatever their names.
         self._factories = tuple(sorted(factories, key=lambda each: each[1].last))
+=======
+        self.commands = tuple(commands)
+        self._factories = tuple(factories)
+>>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
         self._kernel = kernel
 
     @property
@@ -112,7 +120,7 @@ class Registry:
         """Return the NICs of this machine, and what failed while looking for them, plugin by plugin."""
         found: list[DeviceInfo] = []
         errors: list[PluginError] = []
-        context = self._context(wall_clock_s=time.time)
+        context = self.context()
         for name, factory in self._factories:
             try:
                 seen = _of_type(factory.discover(context), DeviceInfo, name, "discover")
@@ -142,7 +150,7 @@ class Registry:
             NotFoundError: No plugin that is in use knows the name; the hint tells near names and what plugins failed.
             PluginContractError: The plugin raised what is no error of this package, or returned no driver.
         """
-        context = self._context(wall_clock_s=wall_clock_s, monotonic_s=monotonic_s, sleep_s=sleep_s)
+        context = self.context(wall_clock_s=wall_clock_s, monotonic_s=monotonic_s, sleep_s=sleep_s)
         missing: NotFoundError | None = None
         for plugin, factory in self._factories:
             if not _claims(plugin, factory, name):
@@ -156,13 +164,14 @@ class Registry:
             raise missing
         raise NotFoundError("no plugin knows such a NIC", device=name, hint=self._hint(name))
 
-    def _context(
+    def context(
         self,
         *,
-        wall_clock_s: Callable[[], float],
+        wall_clock_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         sleep_s: Callable[[float], None] = time.sleep,
     ) -> OpenContext:
+        """Return what plugins get when they open a NIC or run a command."""
         if self._kernel is None:
             # Whoever lists plugins or opens an emulated NIC in a test of their own needs no sockets.
             from nicoffload.kernel.linux import LinuxKernel  # noqa: PLC0415
@@ -219,6 +228,7 @@ def load_registry(
     statuses: list[PluginStatus] = []
     paths: list[Traversable] = []
     factories: list[tuple[str, DriverFactory]] = []
+    commands: list[PluginCommand] = []
     owners: dict[str, str] = {}
     for candidate in candidates:
         try:
@@ -230,8 +240,9 @@ def load_registry(
         owners.update(dict.fromkeys(loaded.status.families, loaded.status.name))
         paths += loaded.profiles
         factories += [(loaded.status.name, factory) for factory in loaded.drivers]
+        commands += loaded.commands
     statuses += _not_installed(wanted, {status.name for status in statuses})
-    return Registry(statuses, Catalog(paths), factories, kernel)
+    return Registry(statuses, Catalog(paths), factories, kernel, commands)
 
 
 def _wanted(only: Collection[str] | None) -> frozenset[str] | None:
@@ -289,12 +300,13 @@ def _load(candidate: _Candidate, before: Sequence[PluginStatus], owners: dict[st
         raise PluginContractError(f"a plugin called {name} is loaded already", hint="remove one of the two")
     profiles = _collect(manager.hook.nicoffload_profiles, Traversable, name, "nicoffload_profiles")
     drivers = _collect(manager.hook.nicoffload_drivers, DriverFactory, name, "nicoffload_drivers")
+    commands = _collect(manager.hook.nicoffload_commands, PluginCommand, name, "nicoffload_commands")
     families = tuple(sorted(PurePosixPath(path.name).stem for path in profiles))
     _check_families(name, families, profiles, owners)
     status = replace(
         candidate.status, name=name, title=description.title, ok=True, hooks=hooks, families=families
     )
-    return _Loaded(status=status, profiles=tuple(profiles), drivers=tuple(drivers))
+    return _Loaded(status=status, profiles=tuple(profiles), drivers=tuple(drivers), commands=tuple(commands))
 
 
 def _registered(candidate: _Candidate) -> tuple[pluggy.PluginManager, tuple[str, ...]]:

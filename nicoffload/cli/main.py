@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli import (
     capabilities,
@@ -14,6 +14,7 @@ from nicoffload.cli import (
     doctor,
     flow,
     plan,
+    plugin_commands,
     plugins,
     profiles,
     rate,
@@ -23,6 +24,9 @@ from nicoffload.cli import (
 from nicoffload.cli.arguments import EXIT_CODES, Parser, add_common, output_of
 from nicoffload.cli.output import run
 from nicoffload.cli.session import Session
+
+if TYPE_CHECKING:
+    from nicoffload.hookspecs import PluginCommand
 
 _GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins, doctor, conformance)
 
@@ -44,14 +48,19 @@ class _Version(argparse.Action):
         parser.exit(0)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole program."""
+def build_parser(added: Sequence[PluginCommand] = ()) -> argparse.ArgumentParser:
+    """Return the parser of the whole program.
+
+    Args:
+        added: The commands of plugins.
+    """
     parser = Parser(prog="nicoffload", description=_DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     add_common(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in _GROUPS:
         group.add(commands)
+    plugin_commands.add(commands, added)
     return parser
 
 
@@ -64,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    if plugin_commands.may_be_meant(words, parser):
+        # Plugins are loaded only for a command that is none of ours: that takes longer than all the rest.
+        parser = build_parser(plugin_commands.installed())
+    args = parser.parse_args(words)
     output = output_of(args)
     session = Session(output=output, state_dir=getattr(args, "state_dir", None))
     return run(lambda: int(args.command(args, session)), program="nicoffload", output=output)

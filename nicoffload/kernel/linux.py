@@ -10,7 +10,8 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nicoffload.errors import InvalidRequestError
@@ -27,6 +28,13 @@ _SOCKET_BUFFER_BYTES = 4 << 20
 _SIOCETHTOOL = 0x8946
 _IFNAME_BYTES = 16
 _CLONE_NEWNET = 0x40000000
+_NAMESPACES = Path("/run/netns")
+_MS_BIND = 4096
+_MNT_DETACH = 2
+_BPF_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+_MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+"""Numbers of system calls, as arch/*/ of Linux has them."""
+_MEMBARRIER_CMD_GLOBAL = 1
 
 
 class LinuxChannel(NetlinkChannel):
@@ -190,12 +198,90 @@ class LinuxKernel(Kernel):
         finally:
             os.close(home)
 
+    def open_namespace(self, path: str = "") -> int:
+        """Return a descriptor of a network namespace."""
+        return os.open(path or "/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
-def _enter(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-    if libc.setns(descriptor, _CLONE_NEWNET):
+    def add_namespace(self, name: str) -> None:
+        """Make a network namespace with a name."""
+        file = _namespace_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+        try:
+            # In a thread of its own: unsharing would take this one along.
+            with ThreadPoolExecutor(1) as apart:
+                apart.submit(_bind_new_namespace, file).result()
+        except BaseException:
+            file.unlink()
+            raise
+
+    def remove_namespace(self, name: str) -> None:
+        """Take a namespace's name away."""
+        file = _namespace_file(name)
+        # EINVAL: nothing is mounted there, as where the maker was killed between file and mount.
+        with contextlib.suppress(_NotMountedError):
+            _unmount(file)
+        file.unlink()
+
+    def namespaces(self) -> Sequence[str]:
+        """Return the names of the network namespaces."""
+        return sorted(file.name for file in _NAMESPACES.iterdir()) if _NAMESPACES.is_dir() else ()
+
+    def bpf(self, command: int, attributes: bytearray) -> int:
+        """Make the system call for eBPF."""
+        view = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+        return _system_call(_BPF_NUMBERS, command, view, len(attributes))
+
+    def await_readers(self) -> None:
+        """Wait for a grace period of RCU, as membarrier(2) does."""
+        _system_call(_MEMBARRIER_NUMBERS, _MEMBARRIER_CMD_GLOBAL, 0, 0)
+
+
+class _NotMountedError(OSError):
+    """There is no mount to undo."""
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(answer: int) -> int:
+    if answer < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return answer
+
+
+def _system_call(numbers: Mapping[str, int], *arguments: object) -> int:
+    number = numbers.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"the number of the system call is not known for {os.uname().machine}")
+    call = _libc().syscall
+    call.restype = ctypes.c_long
+    return _checked(call(number, *arguments))
+
+
+def _enter(descriptor: int) -> None:
+    _checked(_libc().setns(descriptor, _CLONE_NEWNET))  # os.setns came with Python 3.12
+
+
+def _namespace_file(name: str) -> Path:
+    if not name or "/" in name or name in {".", ".."}:
+        raise InvalidRequestError(f"{name!r} is no name of a network namespace")
+    return _NAMESPACES / name
+
+
+def _bind_new_namespace(file: Path) -> None:
+    libc = _libc()
+    _checked(libc.unshare(_CLONE_NEWNET))
+    _checked(libc.mount(b"/proc/thread-self/ns/net", os.fsencode(file), b"none", _MS_BIND, None))
+
+
+def _unmount(file: Path) -> None:
+    if _libc().umount2(os.fsencode(file), _MNT_DETACH):
+        number = ctypes.get_errno()
+        kind = _NotMountedError if number == errno.EINVAL else OSError
+        raise kind(number, os.strerror(number), str(file))
 
 
 def _targets(folder: Path) -> frozenset[str]:

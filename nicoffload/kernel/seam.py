@@ -6,6 +6,7 @@ wrong encoder can't agree with itself.
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -172,3 +173,60 @@ class Kernel(ABC):
         Raises:
             OSError: ENOENT: no such namespace; EPERM: the process may not.
         """
+
+    # What follows only a kernel that this process runs on can do: a fake one that lacks it answers so.
+
+    def open_namespace(self, path: str = "") -> int:
+        """Return a descriptor of a network namespace, to be named in netlink messages; the caller closes it.
+
+        Args:
+            path: A namespace file; empty for the namespace that the thread is in.
+
+        Raises:
+            OSError: ENOENT: no such namespace; ENOSYS: this kernel is a fake without namespaces.
+        """
+        raise OSError(errno.ENOSYS, f"no network namespaces here: {path or 'own'}")
+
+    def add_namespace(self, name: str) -> None:
+        """Make a network namespace with a name, which lives until it is removed.
+
+        Equivalent to: ``ip netns add NAME``
+
+        Raises:
+            OSError: EEXIST: there is one; EPERM: the process may not; ENOSYS: see `open_namespace`.
+        """
+        raise OSError(errno.ENOSYS, f"no network namespaces here: {name}")
+
+    def remove_namespace(self, name: str) -> None:
+        """Take a namespace's name away; it goes when nobody uses it any more.
+
+        Equivalent to: ``ip netns del NAME``
+
+        Raises:
+            OSError: ENOENT: there is none; EPERM: the process may not; ENOSYS: see `open_namespace`.
+        """
+        raise OSError(errno.ENOSYS, f"no network namespaces here: {name}")
+
+    def namespaces(self) -> Sequence[str]:
+        """Return the names of the network namespaces, sorted; none where there can be none."""
+        return ()
+
+    def bpf(self, command: int, attributes: bytearray) -> int:
+        """Make the system call for eBPF and return its answer; the kernel may write into the attributes.
+
+        Args:
+            command: ``BPF_MAP_CREATE`` and so on, by number.
+            attributes: ``union bpf_attr``, as long as the command needs. Addresses in it are this process's.
+
+        Raises:
+            OSError: As the kernel refused; ENOSYS: it has no bpf(2).
+        """
+        raise OSError(errno.ENOSYS, f"no bpf(2) here: command {command}, {len(attributes)} bytes")
+
+    def await_readers(self) -> None:
+        """Wait until no packet is on its way that entered a program before this call (a grace period of RCU).
+
+        Raises:
+            OSError: ENOSYS: the kernel has no membarrier(2).
+        """
+        raise OSError(errno.ENOSYS, "no membarrier(2) here")

@@ -23,6 +23,7 @@ METHODS = {
     "sysfs": "at run time",
     "module_param": "when the driver loads",
     "vendor": "by the vendor's own driver",
+    "links": "at run time",
 }
 
 

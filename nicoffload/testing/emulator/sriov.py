@@ -57,7 +57,7 @@ class Sriov:
             raise Refused(answer, "too_many", f"at most {self.limit} VFs")
         if count == len(self.vfs):
             return
-        write = doc.get("sysfs_write", "works" if doc["method"] == "sysfs" else "ENOENT")
+        write = doc.get("sysfs_write", "works" if doc["method"] in {"sysfs", "links"} else "ENOENT")
         if write not in ("works", "no_effect"):
             raise Refused(write, "sriov", "VFs are not made here")
         if write == "no_effect" or device.does_nothing("vf_count"):

@@ -168,6 +168,7 @@ class MockFunctions(VirtualFunctions):
             "sysfs": "by a write to sriov_numvfs",
             "module_param": "by a parameter of the PF's driver when it loads",
             "vendor": "by the vendor's own driver",
+            "links": "as network devices",
         }
         return "" if sriov is None else sriov.note or how[sriov.method]
 

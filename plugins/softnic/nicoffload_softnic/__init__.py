@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from nicoffload.hookspecs import PluginDescription, hookimpl
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from nicoffload.driver import DriverFactory
+from nicoffload.hookspecs import PluginCommand, PluginDescription, hookimpl
 
 
 @hookimpl
@@ -11,3 +16,26 @@ def nicoffload_describe() -> PluginDescription:
     return PluginDescription(
         name="softnic", title="A software NIC in the kernel, with real packets", api_version=1
     )
+
+
+@hookimpl
+def nicoffload_profiles() -> Sequence[Traversable]:
+    """Return the profile of the software NIC."""
+    return (files(__name__).joinpath("profiles/softnic.json"),)
+
+
+@hookimpl
+def nicoffload_drivers() -> Sequence[DriverFactory]:
+    """Return what opens ``soft:NAME``."""
+    # Listing plugins must not load NumPy.
+    from nicoffload_softnic.factory import SoftFactory  # noqa: PLC0415
+
+    return (SoftFactory(),)
+
+
+@hookimpl
+def nicoffload_commands() -> Sequence[PluginCommand]:
+    """Return ``nicoffload soft create|destroy|list``."""
+    from nicoffload_softnic.commands import COMMANDS  # noqa: PLC0415
+
+    return COMMANDS

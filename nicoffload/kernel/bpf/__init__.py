@@ -1,0 +1,19 @@
+"""eBPF without libbpf: objects read from ELF, maps written and read in batches or mapped, programs found again."""
+
+from nicoffload.kernel.bpf.elf import MapShape, ObjectFile, read_object
+from nicoffload.kernel.bpf.maps import BpfMap, create_map, possible_cpus
+from nicoffload.kernel.bpf.programs import bind_map, load_program, maps_of_program, open_program, require_bpf
+
+__all__ = [
+    "BpfMap",
+    "MapShape",
+    "ObjectFile",
+    "bind_map",
+    "create_map",
+    "load_program",
+    "maps_of_program",
+    "open_program",
+    "possible_cpus",
+    "read_object",
+    "require_bpf",
+]

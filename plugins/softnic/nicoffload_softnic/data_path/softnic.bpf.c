@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The data path of the software NIC: direct-action programs on the clsact ingress hook of every port.
+ *
+ *   nic     on the uplink, the PF and each VF: look up, count, redirect
+ *   tap     on a representor: what the virtual switch sends into it reaches the VF
+ *   shaped  behind the shaper (HTB), where what a VF sends comes out again at its rate
+ *
+ * `make bpf` builds softnic.bpf.o, which is checked in. layout.py has the same structures for Python; a test holds both
+ * against each other. Only what <linux/bpf.h> defines is used: no BTF, no CO-RE, no libbpf.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define be16(x) ((__u16)__builtin_bswap16(x))
+
+static void *(*const map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static __u32 (*const this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
+static long (*const redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long (*const redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
+static long (*const clone_redirect)(struct __sk_buff *skb, __u32 ifindex, __u64 flags) = (void *)BPF_FUNC_clone_redirect;
+static long (*const load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
+static long (*const pull_data)(struct __sk_buff *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
+static long (*const change_type)(struct __sk_buff *skb, __u32 type) = (void *)BPF_FUNC_skb_change_type;
+static long (*const vlan_push)(struct __sk_buff *skb, __be16 proto, __u16 tci) = (void *)BPF_FUNC_skb_vlan_push;
+static long (*const vlan_pop)(struct __sk_buff *skb) = (void *)BPF_FUNC_skb_vlan_pop;
+
+#define MAX_CLASSES 32
+#define MAX_PORTS 130     /* uplink, PF, 128 VFs */
+#define FIRST_IFINDEX 16  /* of the uplink; port N has FIRST_IFINDEX + 2 * N, its representor the next one */
+#define SHAPER_IN 4
+#define SHAPER_OUT 5
+
+#define NO_PORT 0xffff
+#define UPLINK 0
+#define PF 1
+#define FIRST_VF 2
+
+enum role { ROLE_NONE, ROLE_UPLINK, ROLE_PF, ROLE_VF };
+
+enum port_flags {
+	PORT_DOWN = 1,         /* the VF's link is disabled */
+	PORT_SPOOF_CHECK = 2,  /* drop what has not `mac` as its source; only while PORT_MAC */
+	PORT_MAC_FILTER = 4,   /* drop unicast to other addresses than `mac`; only while PORT_MAC */
+	PORT_MAC = 8,          /* `mac` was administered */
+	PORT_VLAN = 16,        /* `tci` is pushed on what it sends and popped from what it receives */
+	PORT_SHAPED = 32,      /* what it sends goes through the shaper */
+};
+
+enum key_flags { HAS_L4 = 1, IS_TAGGED = 2, FRAGMENT_SHIFT = 2 };
+
+/* What is compared: 8 words. A class masks them, and its number fills the last. */
+struct key {
+	__u8 src[16];
+	__u8 dst[16];
+	__u8 eth_dst[6];
+	__be16 eth_type;
+	__u8 eth_src[6];
+	__be16 tci;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 tos;
+	__u16 in_port;
+	__u8 flags;
+	__u8 ttl;
+	__u16 class;
+	__u32 zero;
+};
+
+struct flow {
+	__u64 rank;   /* priority in the upper 16 bits, then the older first */
+	__u32 slot;   /* of its counter and its record */
+	__u16 out;    /* port, NO_PORT to drop */
+	__u16 mirror; /* port, NO_PORT for none */
+};
+
+struct class {
+	__u64 mask[8];
+	__u64 max_rank;
+	__u64 number;
+};
+
+struct classes {
+	__u64 count;
+	struct class item[MAX_CLASSES];
+};
+
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct traffic {
+	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, spare[2];
+};
+
+struct port {
+	__u8 role;
+	__u8 flags;
+	__u16 number;
+	__u32 miss;         /* ifindex that takes what no rule does */
+	__u8 mac[6];
+	__u16 tci;
+	__be16 vlan_proto;
+	__u8 link_state;    /* of the control plane: 0 auto, 1 enable, 2 disable */
+	__u8 settings;      /* of the control plane */
+	__u32 class_id;     /* of the shaper */
+	__u64 min_tx_bps;   /* of the control plane */
+	__u64 max_tx_bps;
+	__u64 spare[3];
+};
+
+/* Of one NIC. The first line is the data path's, the rest the control plane's. */
+struct config {
+	__u32 bank;         /* which of the two `classes` is in force */
+	__u32 rows;
+	__u32 version;
+	__u32 vfs;
+	__u64 spare[6];
+	__u64 generation;   /* changes with every change of rules */
+	__u64 next_epoch;
+	__u64 link_bps;
+	__u8 instance[16];
+	__u64 rest[3];
+};
+
+/* The control plane's record of a rule: the data path never reads it. */
+struct record {
+	__u8 rule_id[16];
+	__u64 epoch;
+	__u16 priority;
+	__u8 flags;
+	__u8 pad[5];
+};
+
+struct map {
+	__u32 type, key_size, value_size, max_entries, map_flags;
+};
+
+/* max_entries of 0: a number that is known when the NIC is made. */
+struct map SEC("maps") flows = {BPF_MAP_TYPE_HASH, sizeof(struct key), sizeof(struct flow), 0, 0};
+struct map SEC("maps") counters = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct count), 0, BPF_F_MMAPABLE};
+struct map SEC("maps") records = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct record), 0, BPF_F_MMAPABLE};
+struct map SEC("maps") traffic = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct traffic), 0, BPF_F_MMAPABLE};
+struct map SEC("maps") ports = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct port), FIRST_IFINDEX + 2 * MAX_PORTS, BPF_F_MMAPABLE};
+struct map SEC("maps") classes = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct classes), 2, BPF_F_MMAPABLE};
+struct map SEC("maps") config = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct config), 1, BPF_F_MMAPABLE};
+
+/* What a packet weighs on the wire. */
+struct weight {
+	__u32 packets;
+	__u32 bytes;
+};
+
+INLINE struct port *port_of(__u32 number)
+{
+	__u32 at = FIRST_IFINDEX + 2 * number;
+
+	return map_lookup(&ports, &at);
+}
+
+INLINE struct traffic *traffic_of(__u32 number)
+{
+	__u32 at = this_cpu() * MAX_PORTS + number;
+
+	return map_lookup(&traffic, &at);
+}
+
+/* IPv6 extension headers up to the transport header; returns its offset, 0 where it can't be told. */
+INLINE __u32 skip_extensions(struct __sk_buff *skb, struct key *key, __u32 offset, __u8 next)
+{
+	for (int i = 0; i < 6; i++) {
+		struct { __u8 next, len; __be16 fragment; } head;
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT && next != IPPROTO_AH)
+			break;
+		if (load_bytes(skb, offset, &head, sizeof(head)))
+			return 0;
+		if (next == IPPROTO_FRAGMENT) {
+			key->flags |= (head.fragment & be16(0xfff8) ? 3 : 1) << FRAGMENT_SHIFT;
+			offset += 8;
+		} else {
+			offset += next == IPPROTO_AH ? (head.len + 2) * 4 : (head.len + 1) * 8;
+		}
+		next = head.next;
+	}
+	key->proto = next;
+	return offset;
+}
+
+/* Fill the key; returns the offset of the transport header where there is one, else 0. */
+INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth;
+	__u32 offset = sizeof(*eth);
+	__be16 type;
+
+	if (data + sizeof(*eth) > end)
+		return 0;
+	eth = data;
+	__builtin_memcpy(key->eth_dst, eth->h_dest, 6);
+	__builtin_memcpy(key->eth_src, eth->h_source, 6);
+	type = eth->h_proto;
+	if (skb->vlan_present) { /* the kernel keeps the outer tag beside the frame */
+		key->tci = be16(skb->vlan_tci);
+		key->flags = IS_TAGGED;
+	}
+	if (type == be16(ETH_P_8021Q) || type == be16(ETH_P_8021AD)) { /* a second tag */
+		__be16 tag[2];
+
+		if (load_bytes(skb, offset, tag, sizeof(tag)))
+			return 0;
+		type = tag[1];
+		offset += sizeof(tag);
+	}
+	key->eth_type = type;
+	if (type == be16(ETH_P_IP)) {
+		struct iphdr *ip = data + offset;
+		__u32 fragment;
+
+		if ((void *)(ip + 1) > end || ip->ihl < 5)
+			return 0;
+		__builtin_memcpy(key->src, &ip->saddr, 4);
+		__builtin_memcpy(key->dst, &ip->daddr, 4);
+		key->proto = ip->protocol;
+		key->tos = ip->tos;
+		key->ttl = ip->ttl;
+		fragment = ip->frag_off & be16(0x3fff);
+		offset += ip->ihl * 4;
+		if (fragment)
+			key->flags |= (fragment & be16(0x1fff) ? 3 : 1) << FRAGMENT_SHIFT;
+	} else if (type == be16(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + offset;
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		__builtin_memcpy(key->src, &ip->saddr, 16);
+		__builtin_memcpy(key->dst, &ip->daddr, 16);
+		key->proto = ip->nexthdr;
+		key->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		key->ttl = ip->hop_limit;
+		offset = skip_extensions(skb, key, offset + sizeof(*ip), ip->nexthdr);
+		if (!offset)
+			return 0;
+	} else {
+		return 0;
+	}
+	if (key->flags >> FRAGMENT_SHIFT & 2) /* not the first fragment: no transport header */
+		return 0;
+	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
+		__be16 pair[2];
+
+		if (load_bytes(skb, offset, pair, sizeof(pair)))
+			return 0;
+		key->sport = pair[0];
+		key->dport = pair[1];
+		key->flags |= HAS_L4;
+	} else if (key->proto == IPPROTO_ICMP || key->proto == IPPROTO_ICMPV6) {
+		__u8 pair[2];
+
+		if (load_bytes(skb, offset, pair, sizeof(pair)))
+			return 0;
+		key->sport = be16(pair[0]);
+		key->dport = be16(pair[1]);
+		key->flags |= HAS_L4;
+	}
+	return offset;
+}
+
+/* A segmentation-offload packet weighs what its segments would, each with its own headers. */
+INLINE struct weight weigh(struct __sk_buff *skb, const struct key *key, __u32 offset)
+{
+	struct weight weight = {1, skb->len};
+	__u32 size = skb->gso_size, header = offset + 8;
+	__u8 length;
+
+	if (size) {
+		if (key->proto == IPPROTO_TCP && !load_bytes(skb, offset + 12, &length, 1))
+			header = offset + (length >> 4) * 4;
+		weight.packets = skb->gso_segs;
+		if (!weight.packets && weight.bytes > header)
+			weight.packets = (weight.bytes - header + size - 1) / size;
+		if (!weight.packets)
+			weight.packets = 1;
+		weight.bytes += (weight.packets - 1) * header;
+	}
+	if (skb->vlan_present)
+		weight.bytes += 4 * weight.packets;
+	return weight;
+}
+
+INLINE struct flow *look_up(const struct key *key, const struct classes *all)
+{
+	const __u64 *from = (const void *)key;
+	struct flow *best = 0;
+
+	for (__u32 i = 0; i < MAX_CLASSES; i++) {
+		const struct class *class = &all->item[i];
+		struct flow *found;
+		__u64 masked[8];
+
+		if (i >= all->count || (best && best->rank >= class->max_rank))
+			break;
+#pragma unroll
+		for (int word = 0; word < 7; word++)
+			masked[word] = from[word] & class->mask[word];
+		masked[7] = (from[7] & class->mask[7]) | class->number;
+		found = map_lookup(&flows, masked);
+		if (found && (!best || found->rank > best->rank))
+			best = found;
+	}
+	return best;
+}
+
+INLINE int lost(__u32 number, __u32 packets, int at_source)
+{
+	struct traffic *sum = traffic_of(number);
+
+	if (sum) {
+		if (at_source)
+			sum->tx_dropped += packets;
+		else
+			sum->rx_dropped += packets;
+	}
+	return TC_ACT_SHOT;
+}
+
+/* Into the other end of a port's pair, without a queue. */
+INLINE int hand_over(struct __sk_buff *skb, __u32 ifindex)
+{
+	if (skb->pkt_type == PACKET_OTHERHOST) /* by the address of our end; the other end has its own */
+		change_type(skb, PACKET_HOST);
+	return redirect_peer(ifindex, 0);
+}
+
+INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, const __u8 *eth_dst, __u32 packets, __u32 bytes)
+{
+	struct traffic *sum;
+
+	if (to->role != ROLE_VF || to->flags & PORT_DOWN)
+		return lost(to->number, packets, 0);
+	if ((to->flags & (PORT_MAC | PORT_MAC_FILTER)) == (PORT_MAC | PORT_MAC_FILTER) && !(eth_dst[0] & 1) &&
+	    (*(__u32 *)eth_dst != *(__u32 *)to->mac || *(__u16 *)(eth_dst + 4) != *(__u16 *)(to->mac + 4)))
+		return lost(to->number, packets, 0);
+	if (to->flags & PORT_VLAN) {
+		if (!skb->vlan_present || (skb->vlan_tci & 0xfff) != (to->tci & 0xfff) || vlan_pop(skb))
+			return lost(to->number, packets, 0);
+		bytes -= 4 * packets;
+	}
+	sum = traffic_of(to->number);
+	if (sum) {
+		sum->rx_packets += packets;
+		sum->rx_bytes += bytes;
+	}
+	return hand_over(skb, FIRST_IFINDEX + 2 * to->number);
+}
+
+/* Forward what entered at `from`. */
+INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *key, struct weight weight)
+{
+	__u32 zero = 0, number = from->number, out = NO_PORT, bank;
+	struct config *conf = map_lookup(&config, &zero);
+	struct traffic *sum = traffic_of(number);
+	struct classes *all;
+	struct flow *flow;
+
+	if (!conf || !sum)
+		return TC_ACT_SHOT;
+	if (number == UPLINK) {
+		sum->rx_packets += weight.packets;
+		sum->rx_bytes += weight.bytes;
+	} else {
+		sum->tx_packets += weight.packets;
+		sum->tx_bytes += weight.bytes;
+	}
+	bank = conf->bank;
+	all = map_lookup(&classes, &bank);
+	if (!all)
+		return TC_ACT_SHOT;
+	key->in_port = number;
+	flow = look_up(key, all);
+	if (flow) {
+		__u32 at = this_cpu() * conf->rows + flow->slot, mirror = flow->mirror;
+		struct count *count = map_lookup(&counters, &at);
+
+		out = flow->out;
+		if (count) {
+			count->packets += weight.packets;
+			count->bytes += weight.bytes;
+		}
+		if (out == NO_PORT && mirror == NO_PORT)
+			return TC_ACT_SHOT;
+		if (from->flags & PORT_VLAN) {
+			if (vlan_push(skb, from->vlan_proto, from->tci))
+				return lost(number, weight.packets, 1);
+			weight.bytes += 4 * weight.packets;
+		}
+		if (mirror != NO_PORT) {
+			struct traffic *copy = traffic_of(mirror);
+
+			if (copy && mirror == UPLINK) {
+				copy->tx_packets += weight.packets;
+				copy->tx_bytes += weight.bytes;
+			} else if (copy) {
+				copy->rx_packets += weight.packets;
+				copy->rx_bytes += weight.bytes;
+			}
+			clone_redirect(skb, FIRST_IFINDEX + 2 * mirror, 0);
+		}
+		if (out == NO_PORT)
+			return TC_ACT_SHOT;
+		if (out >= FIRST_VF) {
+			struct port *to = port_of(out);
+
+			if (!to)
+				return TC_ACT_SHOT;
+			return deliver_vf(skb, to, key->eth_dst, weight.packets, weight.bytes);
+		}
+	} else {
+		if (from->flags & PORT_VLAN && vlan_push(skb, from->vlan_proto, from->tci))
+			return lost(number, weight.packets, 1);
+		if (number >= FIRST_VF) /* its representor */
+			return redirect(from->miss, 0);
+		out = number == UPLINK ? PF : UPLINK;
+	}
+	sum = traffic_of(out);
+	if (!sum)
+		return TC_ACT_SHOT;
+	if (out == UPLINK) {
+		sum->tx_packets += weight.packets;
+		sum->tx_bytes += weight.bytes;
+		return hand_over(skb, FIRST_IFINDEX);
+	}
+	/* The host's stack takes whole packets with a checksum: by the device's features its egress makes them so. */
+	sum->rx_packets += weight.packets;
+	sum->rx_bytes += weight.bytes;
+	return redirect(FIRST_IFINDEX + 2 * PF, 0);
+}
+
+INLINE __u32 open_packet(struct __sk_buff *skb, struct key *key)
+{
+	__u32 linear = (long)skb->data_end - (long)skb->data;
+
+	if (linear < 128 && linear < skb->len)
+		pull_data(skb, skb->len < 128 ? skb->len : 128);
+	return parse(skb, key);
+}
+
+SEC("tc/nic") int nic(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex, offset;
+	struct port *from = map_lookup(&ports, &ifindex);
+	struct key key = {};
+	struct weight weight;
+
+	if (!from)
+		return TC_ACT_SHOT;
+	offset = open_packet(skb, &key);
+	weight = weigh(skb, &key, offset);
+	if (from->role == ROLE_VF) {
+		if (from->flags & PORT_DOWN)
+			return lost(from->number, weight.packets, 1);
+		if ((from->flags & (PORT_MAC | PORT_SPOOF_CHECK)) == (PORT_MAC | PORT_SPOOF_CHECK) &&
+		    (*(__u32 *)key.eth_src != *(__u32 *)from->mac ||
+		     *(__u16 *)(key.eth_src + 4) != *(__u16 *)(from->mac + 4)))
+			return lost(from->number, weight.packets, 1);
+		if (from->flags & PORT_SHAPED) {
+			skb->mark = from->number;
+			skb->priority = from->class_id;
+			return redirect(SHAPER_IN, 0);
+		}
+	}
+	return forward(skb, from, &key, weight);
+}
+
+SEC("tc/shaped") int shaped(struct __sk_buff *skb)
+{
+	__u32 number = skb->mark, offset;
+	struct port *from = port_of(number);
+	struct key key = {};
+
+	if (number < FIRST_VF || !from)
+		return TC_ACT_SHOT;
+	skb->mark = 0;
+	offset = open_packet(skb, &key);
+	return forward(skb, from, &key, weigh(skb, &key, offset));
+}
+
+SEC("tc/tap") int tap(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex - 1, offset;
+	struct port *to = map_lookup(&ports, &ifindex);
+	struct key key = {};
+	struct weight weight;
+
+	if (!to)
+		return TC_ACT_SHOT;
+	offset = open_packet(skb, &key);
+	weight = weigh(skb, &key, offset);
+	return deliver_vf(skb, to, key.eth_dst, weight.packets, weight.bytes);
+}
+
+char SEC("license") licence[] = "Dual BSD/GPL";

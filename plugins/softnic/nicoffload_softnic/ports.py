@@ -1,0 +1,131 @@
+"""The ports of VFs: their pairs of devices, made and removed while packets flow."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from nicoffload.errors import NicOffloadError
+from nicoffload.kernel import veth
+from nicoffload.kernel.netlink import Netlink
+from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
+from nicoffload.kernel.tc import Hook, bpf_filter, qdisc
+from nicoffload_softnic import layout, names
+from nicoffload_softnic.device import SoftDevice, inside
+
+_ETHTOOL_OFF = (0x17, 0x19, 0x1F, 0x24)
+"""ETHTOOL_STXCSUM, _SSG, _STSO, _SGSO: what is off, the kernel does before a packet leaves the device."""
+_SHAPER_HANDLE = 1 << 16
+_FIRST_MINOR = 0x10
+SPOOF_CHECK_SET, TRUSTED = 1, 2
+"""Bits of a port's `settings`: as they were asked for, whether or not they are in force."""
+
+
+def class_id_of(vf: int) -> int:
+    """Return the class of the shaper for what a VF sends."""
+    return _SHAPER_HANDLE | _FIRST_MINOR + vf
+
+
+def add_vf(device: SoftDevice, index: int, home: int) -> None:
+    """Make a VF and its representor, with the settings of a new one.
+
+    Args:
+        device: The NIC.
+        index: Of the VF.
+        home: Descriptor of the namespace where its devices appear.
+    """
+    number = layout.FIRST_VF + index
+    port = device.port(number)
+    port["role"] = layout.ROLE_NONE
+    port["number"] = number
+    port["miss"] = layout.representor_of(number)
+    port["mac"] = 0
+    port["tci"] = 0
+    port["vlan_proto"] = 0x8100
+    port["link_state"] = 0
+    port["settings"] = SPOOF_CHECK_SET
+    port["flags"] = layout.PORT_SPOOF_CHECK | layout.PORT_MAC_FILTER
+    port["class_id"] = class_id_of(index)
+    port["min_tx_bps"] = port["max_tx_bps"] = 0
+    port["spare"][0] += 1
+    device.traffic[:, number] = 0
+    add_pair(device, number, representor=False, home=home)
+    add_pair(device, number, representor=True, home=home)
+    port["role"] = layout.ROLE_VF
+    device.config["vfs"] = index + 1
+
+
+def remove_vf(device: SoftDevice, index: int) -> None:
+    """Remove the last VF and its representor, wherever their devices are."""
+    number = layout.FIRST_VF + index
+    device.config["vfs"] = index
+    device.port(number)["role"] = layout.ROLE_NONE
+    for ifindex in (layout.ifindex_of(number), layout.representor_of(number)):
+        if veth.find_link(device.netlink, ifindex) is not None:
+            veth.delete_link(device.netlink, ifindex)
+
+
+def add_pair(device: SoftDevice, number: int, *, representor: bool, home: int) -> None:
+    """Make the pair of a VF or of its representor, with its program."""
+    index = number - layout.FIRST_VF
+    ifindex = layout.representor_of(number) if representor else layout.ifindex_of(number)
+    inner = f"r{index}" if representor else f"v{index}"
+    outer = names.representor(device.name, index) if representor else names.vf(device.name, index)
+    netlink = device.netlink
+    veth.add_veth(
+        netlink, veth.VethEnd(ifname=inner, ifindex=ifindex), veth.VethEnd(ifname=outer, namespace=home)
+    )
+    veth.keep_silent(netlink, ifindex)
+    qdisc.ensure(netlink, ifindex)
+    parked = layout.SHAPER_IN if representor else layout.ifindex_of(layout.UPLINK)
+    program = device.program(parked)
+    try:
+        bpf_filter.attach(netlink, Hook.ingress(ifindex), program, "tap" if representor else "nic")
+    finally:
+        os.close(program)
+    if representor:
+        with inside(device.kernel, device.name) as within:
+            whole_packets(within, inner)
+    veth.set_up(netlink, ifindex)
+
+
+def whole_packets(within: Kernel, ifname: str) -> None:
+    """Let what leaves a device be segmented and have its checksum, as what a real NIC hands to the host."""
+    for command in _ETHTOOL_OFF:
+        within.ethtool(ifname, struct.pack("=II", command, 0))
+
+
+def set_own_mac(device: SoftDevice, index: int, mac: int) -> bool:
+    """Give the VF's own device an address, where it is in this namespace or in one that has a name.
+
+    Returns:
+        Whether it could be reached. A guest that took it away sets it by itself, as with any VF.
+    """
+    link = veth.find_link(device.netlink, layout.ifindex_of(layout.FIRST_VF + index))
+    if link is None:
+        return False
+    for path in ("", *(f"/run/netns/{name}" for name in device.kernel.namespaces())):
+        try:
+            descriptor = device.kernel.open_namespace(path)
+        except OSError:
+            continue
+        try:
+            if link.peer_nsid is None or veth.nsid_of(device.netlink, descriptor) != link.peer_nsid:
+                continue
+        finally:
+            os.close(descriptor)
+        return _set_mac_in(device, path, link.peer, mac)
+    return False
+
+
+def _set_mac_in(device: SoftDevice, path: str, ifindex: int, mac: int) -> bool:
+    try:
+        if not path:
+            with Netlink(device.kernel, NETLINK_ROUTE) as netlink:
+                veth.set_mac(netlink, ifindex, mac)
+        else:
+            with device.kernel.namespace(path) as there, Netlink(there, NETLINK_ROUTE) as netlink:
+                veth.set_mac(netlink, ifindex, mac)
+    except (NicOffloadError, OSError):
+        return False
+    return True

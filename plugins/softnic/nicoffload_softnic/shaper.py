@@ -1,0 +1,83 @@
+"""The shaper: HTB on a pair of devices in the NIC's namespace, through which goes all that a limited VF sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nicoffload.errors import NicOffloadError
+from nicoffload.kernel.tc import htb
+from nicoffload_softnic import layout
+from nicoffload_softnic.device import SoftDevice
+
+DEFAULT_LINK_BPS = 10_000_000_000
+_HANDLE = 1 << 16
+_ROOT_CLASS = _HANDLE | 1
+_GSO_BYTES = 65_536
+_TURNS_PER_S = 1000
+"""What a class may send at once is what it gets in a thousandth of a second, and at least one large packet."""
+_SMALLEST_BPS = 8_000
+
+
+def link_bps(device: SoftDevice) -> int:
+    """Return the speed of the port that VFs share."""
+    return int(device.config["link_bps"]) or DEFAULT_LINK_BPS
+
+
+def is_needed(device: SoftDevice) -> bool:
+    """Tell whether anything limits what VFs send: a speed of the port that was asked for, or a rate of a VF."""
+    ports = [device.port(layout.FIRST_VF + index) for index in range(device.vfs)]
+    return bool(device.config["link_bps"]) or any(port["min_tx_bps"] or port["max_tx_bps"] for port in ports)
+
+
+def is_active(device: SoftDevice) -> bool:
+    """Tell whether a VF's packets go through the shaper."""
+    return any(
+        device.port(layout.FIRST_VF + index)["flags"] & layout.PORT_SHAPED for index in range(device.vfs)
+    )
+
+
+def apply(device: SoftDevice) -> None:
+    """Make classes as the ports' rates say, and lead VFs through the shaper or past it. Repeatable.
+
+    A VF that has no rate has a class all the same while another has one: it takes part in sharing the port.
+
+    Raises:
+        NicOffloadError: The kernel refuses, or has no HTB.
+    """
+    ports = [device.port(layout.FIRST_VF + index) for index in range(device.vfs)]
+    if not is_needed(device):
+        for port in ports:
+            port["flags"] &= 0xFF ^ layout.PORT_SHAPED
+        return
+    if not _has_root(device):
+        htb.add_htb(device.netlink, layout.SHAPER_IN, _HANDLE, 0)
+    whole = link_bps(device)
+    _set(device, _ROOT_CLASS, _HANDLE, whole, whole)
+    for port in ports:
+        guaranteed = int(port["min_tx_bps"]) or _SMALLEST_BPS
+        most = int(port["max_tx_bps"]) or whole
+        _set(device, int(port["class_id"]), _ROOT_CLASS, min(guaranteed, most), min(most, whole))
+        port["flags"] |= layout.PORT_SHAPED
+
+
+def dropped(device: SoftDevice) -> Mapping[int, int]:
+    """Return class to packets that found its queue full."""
+    try:
+        return {one.class_id: one.dropped for one in htb.counters(device.netlink, layout.SHAPER_IN)}
+    except NicOffloadError:  # a kernel without HTB has no classes
+        return {}
+
+
+def _has_root(device: SoftDevice) -> bool:
+    return any(one.class_id == _ROOT_CLASS for one in htb.counters(device.netlink, layout.SHAPER_IN))
+
+
+def _set(device: SoftDevice, class_id: int, parent: int, rate_bps: int, ceil_bps: int) -> None:
+    burst = max(_GSO_BYTES, ceil_bps // 8 // _TURNS_PER_S)
+    htb.set_class(
+        device.netlink,
+        layout.SHAPER_IN,
+        htb.HtbClass(
+            class_id=class_id, parent=parent, rate_bps=rate_bps, ceil_bps=ceil_bps, burst_bytes=burst
+        ),
+    )

@@ -1,0 +1,233 @@
+"""The rules in the data path as columns: keys, values, records and counters, by slot."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nicoffload.errors import KernelError, NicOffloadError, ResourceExhaustedError, from_errno
+from nicoffload_softnic import layout
+from nicoffload_softnic.classes import ClassTable, MaskClass
+from nicoffload_softnic.device import SoftDevice
+from nicoffload_softnic.keys import Bytes
+
+Slots = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rules of one class that come in together, a row each.
+
+    Args:
+        keys: uint8[N, 64], the class left out.
+        mask: Of the class.
+        named: Whether the rules name the port that packets enter.
+        out: uint16[N], the port or `layout.NO_PORT`.
+        mirror: uint16[N], likewise.
+        priority: uint16[N].
+        flags: uint8[N], `layout.RECORD_*`.
+        rule_ids: uint8[N, 16].
+    """
+
+    keys: Bytes
+    mask: bytes
+    named: bool
+    out: npt.NDArray[np.uint16]
+    mirror: npt.NDArray[np.uint16]
+    priority: npt.NDArray[np.uint16]
+    flags: npt.NDArray[np.uint8]
+    rule_ids: Bytes
+
+
+class FlowStore:
+    """What this process knows of the rules, and how it changes them. Other processes may change them in between.
+
+    Args:
+        device: The NIC.
+    """
+
+    def __init__(self, device: SoftDevice) -> None:
+        self._device = device
+        self.classes = ClassTable(device.kernel, device.config, device.classes)
+        rows = device.rows
+        self.keys = np.zeros((rows, layout.KEY_BYTES), np.uint8)
+        self.flows = np.zeros(rows, layout.FLOW)
+        self.records = np.zeros(rows, layout.RECORD)
+        self.used = np.zeros(rows, np.bool_)
+        self._free: deque[int] = deque()
+        self._unsettled = 0
+        self._generation = -1
+
+    @property
+    def in_use(self) -> int:
+        """How many rules there are, as last read."""
+        return int(self.used.sum())
+
+    @property
+    def free(self) -> int:
+        """How many more rules there is room for."""
+        return len(self._free)
+
+    def is_current(self) -> bool:
+        """Tell whether nobody else changed the rules since they were read."""
+        return self._generation == int(self._device.config["generation"])
+
+    def read(self) -> None:
+        """Read all rules and classes from the kernel."""
+        device = self._device
+        self._generation = int(device.config["generation"])
+        keys, flows = self.read_kernel()
+        slots = flows["slot"].astype(np.int64)
+        self.used[:] = False
+        self.used[slots] = True
+        self.keys[slots] = keys
+        self.flows[slots] = flows
+        self.records[slots] = device.records[slots]
+        self._free = deque(np.flatnonzero(~self.used).tolist())
+        self._unsettled = len(self._free)
+        self.classes.read()
+        counts = np.bincount(_class_numbers(keys), minlength=layout.MAX_CLASSES)
+        for number in np.flatnonzero(counts).tolist():
+            one = self.classes.by_number(number)
+            if one is None:
+                raise KernelError("rules of a class that the data path does not know", device=self._name)
+            one.rules = int(counts[number])
+
+    def read_kernel(self) -> tuple[Bytes, Any]:
+        """Return keys and flows as they are in the data path's map."""
+        keys, values = self._device.flows.read_all()
+        return keys, values.view(layout.FLOW).reshape(-1)
+
+    def insert(self, block: Block) -> tuple[Slots, NicOffloadError | None]:
+        """Put rules in; there is room for all, and none of their keys is in use.
+
+        Returns:
+            The slots of those that are in, in order, and why the rest is not.
+        """
+        device, count = self._device, len(block.keys)
+        one = self.classes.find(block.mask, named=block.named)
+        if one is None:
+            return np.zeros(0, np.int64), _too_many_classes(self._name)
+        slots = self._take(count)
+        flows = self._fill(block, slots)
+        keys = _with_class(block.keys, one)
+        self.classes.raise_rank({one.number: int(flows["rank"].max())})
+        written, number = device.flows.update_many(keys, _as_bytes(flows))
+        one.rules += written
+        self.used[slots[:written]] = True
+        self.keys[slots[:written]] = keys[:written]
+        self.flows[slots[:written]] = flows[:written]
+        self.records[slots[:written]] = device.records[slots[:written]]
+        self._free.extendleft(slots[written:][::-1].tolist())
+        self._changed()
+        if not number:
+            return slots, None
+        return slots[:written], from_errno(
+            number, "the data path's map refused a rule", capability="flow_filters", device=self._name
+        )
+
+    def remove(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Take rules out; returns for each whether it was there."""
+        there = np.ones(len(slots), np.bool_)
+        at = 0
+        while at < len(slots):
+            removed, number = self._device.flows.delete_many(np.ascontiguousarray(self.keys[slots[at:]]))
+            at += removed
+            if not number:
+                break
+            if number != errno.ENOENT:
+                self._forget(slots[:at])
+                raise from_errno(
+                    number, "the data path's map kept a rule", capability="flow_filters", device=self._name
+                )
+            there[at] = False  # somebody else was faster
+            at += 1
+        self._forget(slots)
+        return there
+
+    def _forget(self, slots: Slots) -> None:
+        counts = np.bincount(_class_numbers(self.keys[slots]), minlength=layout.MAX_CLASSES)
+        for number in np.flatnonzero(counts).tolist():
+            one = self.classes.by_number(number)
+            if one is not None:
+                one.rules -= int(counts[number])
+        self.used[slots] = False
+        self._device.records[slots] = np.zeros(1, layout.RECORD)
+        self._free.extend(slots.tolist())
+        self._unsettled += len(slots)
+        self.classes.shrink()
+        self._changed()
+
+    def _take(self, count: int) -> Slots:
+        """Return free slots, the longest free first, with counters that start at nothing."""
+        if len(self._free) - self._unsettled < count:
+            # A packet that met the slot's old rule may still be about to count.
+            self._device.kernel.await_readers()
+            self._unsettled = 0
+        slots = np.fromiter((self._free.popleft() for _ in range(count)), np.int64, count)
+        self._device.counters[:, slots] = 0
+        return slots
+
+    def _fill(self, block: Block, slots: Slots) -> Any:
+        device, count = self._device, len(slots)
+        first = int(device.config["next_epoch"])
+        device.config["next_epoch"] = first + count
+        epochs = np.arange(first, first + count, dtype=np.uint64)
+        records = np.zeros(count, layout.RECORD)
+        records["rule_id"] = block.rule_ids
+        records["epoch"] = epochs
+        records["priority"] = block.priority
+        records["flags"] = block.flags
+        device.records[slots] = records
+        flows = np.zeros(count, layout.FLOW)
+        older_first = np.uint64(layout.YOUNGEST) - epochs
+        flows["rank"] = block.priority.astype(np.uint64) << np.uint64(layout.RANK_BITS) | older_first
+        flows["slot"] = slots
+        flows["out"] = block.out
+        flows["mirror"] = block.mirror
+        return flows
+
+    def _changed(self) -> None:
+        self._generation = int(self._device.config["generation"]) + 1
+        self._device.config["generation"] = self._generation
+
+    @property
+    def _name(self) -> str:
+        return f"soft:{self._device.name}"
+
+
+def class_number(key: bytes) -> int:
+    """Return the number of the class that a key is in."""
+    return int.from_bytes(key[layout.CLASS_AT : layout.CLASS_AT + 2], "little")
+
+
+def _class_numbers(keys: Bytes) -> Slots:
+    at = layout.CLASS_AT
+    return keys[:, at].astype(np.int64) | keys[:, at + 1].astype(np.int64) << 8
+
+
+def _with_class(keys: Bytes, one: MaskClass) -> Bytes:
+    made = np.ascontiguousarray(keys)
+    made.view("<u8")[:, layout.KEY_WORDS - 1] |= np.uint64(one.suffix)
+    return made
+
+
+def _as_bytes(flows: Any) -> Bytes:
+    viewed: Bytes = flows.view(np.uint8).reshape(len(flows), -1)
+    return viewed
+
+
+def _too_many_classes(device: str) -> NicOffloadError:
+    return ResourceExhaustedError(
+        f"{layout.MAX_CLASSES} combinations of fields and masks are in use",
+        limit=layout.MAX_CLASSES,
+        in_use=layout.MAX_CLASSES,
+        path="/match",
+        device=device,
+        hint="rules that compare the same fields with the same masks share one",
+    )
