@@ -94,13 +94,9 @@ class Registry:
     ) -> None:
         self.plugins = tuple(plugins)
         self.profiles = profiles
-<<<<<<< HEAD
         # Those that take what is left come last, whatever their names.
         self._factories = tuple(sorted(factories, key=lambda each: each[1].last))
-=======
         self.commands = tuple(commands)
-        self._factories = tuple(factories)
->>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
         self._kernel = kernel
 
     @property

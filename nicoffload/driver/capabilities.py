@@ -92,7 +92,7 @@ def _functions(profile: NicProfile, probed: Probed) -> Iterator[Capability]:
         return
     limit = probed.vf_limit
     most = "an unknown number of" if limit is None else f"at most {limit}"
-    works = sriov.method == "sysfs" and limit != 0
+    works = sriov.method in {"sysfs", "links"} and limit != 0
     yield Capability(
         name="vf.create",
         support=Support.YES if works else Support.NO,

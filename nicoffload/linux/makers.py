@@ -190,6 +190,7 @@ class PciMaker(VfMaker):
         how = {
             "module_param": "VFs are made by a parameter of the PF's driver when it loads",
             "vendor": "VFs are made by the vendor's own driver",
+            "links": "VFs are network devices that the NIC's plugin makes",
         }
         return facts.note or how[facts.method]
 

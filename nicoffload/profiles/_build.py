@@ -88,7 +88,7 @@ def _errors(part: Document) -> Errors:
 
 def _sriov(part: Document) -> Sriov:
     # Without sriov_configure in the driver the kernel answers ENOENT (drivers/pci/iov.c sriov_numvfs_store).
-    write = part.get("sysfs_write", "works" if part["method"] == "sysfs" else "ENOENT")
+    write = part.get("sysfs_write", "works" if part["method"] in {"sysfs", "links"} else "ENOENT")
     return Sriov(**{**part, "sysfs_write": write, "errors": _errors(part["errors"])})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nicoffload.cli import flexiv, main
+from nicoffload.registry import load_registry
 
 INTRODUCTION = """\
 # The commands `nicoffload` and `flexivoffload`
@@ -13,6 +14,8 @@ This page is made from the programs' own help. {doc}`/howto/use-the-command-line
 has the form of a rule, and {doc}`errors` what each exit code means. `flow check` ends with 3 where the NIC can't
 hold one of the rules; `flow add --best-effort` with the code of the first that was refused; `doctor` with 1 where
 there is a problem.
+
+`nicoffload soft` comes from the plugin `softnic`; other plugins may add more commands.
 
 With `--json`, every command answers with one document on stdout, of the form that `schemas/cli-output.schema.json`
 gives for its `command`. An error is such a document too, on stderr. A number that is null is unknown, never zero.
@@ -38,8 +41,8 @@ def parsers(parser):
 
 def all_parsers():
     """Yield the commands of both programs."""
-    for program in (main, flexiv):
-        yield from parsers(program.build_parser())
+    yield from parsers(main.build_parser(load_registry().commands))
+    yield from parsers(flexiv.build_parser())
 
 
 def page():

@@ -45,7 +45,9 @@ def overview(profiles: Sequence[NicProfile]) -> str:
                     each.driver,
                     words.vfs(each),
                     ", ".join(each.eswitch.modes) if each.eswitch else "none",
-                    {"driver-source": "driver", "paper": "paper", "own-source": "own source"}[each.provenance.kind],
+                    {"driver-source": "driver", "paper": "paper", "own-source": "own source"}[
+                        each.provenance.kind
+                    ],
                 )
                 for each in profiles
             ],

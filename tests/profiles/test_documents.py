@@ -12,11 +12,7 @@ from nicoffload.schema import load_schema
 
 FAMILIES = (
     "i40e", "ice", "igb_82576", "igb_i210", "igb_i350", "ixgbe", "mlx4", "mlx5",
-<<<<<<< HEAD
-    "sfc_ef10", "sfc_ef100", "sfc_falcon", "sfc_siena", "sfn5122f",    "netdevsim",
-=======
-    "sfc_ef10", "sfc_ef100", "sfc_falcon", "sfc_siena", "sfn5122f", "softnic",
->>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
+    "sfc_ef10", "sfc_ef100", "sfc_falcon", "sfc_siena", "sfn5122f", "netdevsim", "softnic",
 )  # fmt: skip
 
 # PCI ids as the sheet has them: 3.4, 4.4, 5.4, 6.5, 7.5, 8.3, 9, 10.4, 11, 12.
@@ -38,11 +34,8 @@ PF_IDS = {
     "sfc_ef10": "1924: 0903 0923 0a03 0b03 0c03 2c03 8c03 ac03",
     "sfc_ef100": "10ee: 0100",
     "sfn5122f": "1924:",
-<<<<<<< HEAD
     "netdevsim": "0000:",
-=======
     "softnic": "0000:",
->>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
 }
 VF_IDS = {
     "igb_82576": "8086: 10ca",
@@ -58,11 +51,8 @@ VF_IDS = {
     "sfc_ef10": "1924: 1903 1923 1a03 1b03",
     "sfc_ef100": "10ee: 1100",
     "sfn5122f": "1924:",
-<<<<<<< HEAD
     "netdevsim": "0000:",
-=======
     "softnic": "0000:",
->>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
 }
 WITHOUT_OFFLOAD = {
     "ixgbe": "8086: 10b6 10c6 10c7 10c8 150b 10db 10dd 10e1 10ec 10f1 10f4 1508",

@@ -104,7 +104,6 @@ class MockDriver(Driver):
                 self.device.faults.check(operation, self.device)
             yield
 
-<<<<<<< HEAD
     def _probed(self) -> Probed:
         """Return what the emulator is, and what of that it only assumes."""
         sriov, blocks = self._profile.sriov, {spec.name: self.device.blocked(spec) for spec in self._specs()}
@@ -128,34 +127,6 @@ class MockDriver(Driver):
             capability=Support.YES,
             capability_note="present (assumed by the emulator)",
             rows_note=tuple((spec.name, assumed) for spec in self._specs() if spec.rows_assumed),
-=======
-    def _tables(self) -> Iterator[Capability]:
-        for table, spec in zip(self._profile.tables, (t.spec for t in self.device.tables), strict=True):
-            blocked = self.device.blocked(spec)
-            rows = f"{spec.rows} rows" + (" (assumed by the emulator)" if spec.rows_assumed else "")
-            why = f"; takes no rules: {blocked[2]}" if blocked else ""
-            yield Capability(
-                name=f"flow_filters.{table.name}",
-                support=Support.PARTIAL if blocked else Support.YES,
-                evidence=Evidence.PROBED,
-                detail=f"{rows}, masks: {table.mask_model}, targets: {', '.join(sorted(table.actions))}{why}",
-                source=table.source,
-            )
-
-    def _functions(self) -> Iterator[Capability]:
-        sriov, facts = self._profile.sriov, self._profile.vf
-        if sriov is None or facts is None:
-            yield Capability(name="vf", support=Support.NO, evidence=Evidence.DECLARED, detail="no SR-IOV")
-            return
-        assumed = "" if sriov.max_vfs else " (assumed by the emulator)"
-        works = sriov.method in {"sysfs", "links"}
-        yield Capability(
-            name="vf.create",
-            support=Support.YES if works else Support.NO,
-            evidence=Evidence.DECLARED,
-            detail=f"at most {self.device.sriov.limit} VFs{assumed}; {sriov.note or sriov.method}",
-            source=sriov.source,
->>>>>>> 7afd187 (Add the software NIC: a data path of eBPF in a namespace of its own, and the driver over its maps)
         )
 
     def _specs(self) -> list[TableSpec]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nicoffload.driver import Driver, Placement, Statistics
+from nicoffload.driver.capabilities import Probed, answers
 from nicoffload.model import (
     ByteBasis,
     Capability,
     CounterFacts,
     DeviceInfo,
-    Evidence,
-    Support,
     TrafficStats,
     format_switch_port,
 )
@@ -21,8 +20,6 @@ from nicoffload_softnic.device import SoftDevice
 from nicoffload_softnic.flows import SoftFlows
 from nicoffload_softnic.functions import SoftFunctions
 from nicoffload_softnic.rates import SoftRates
-
-_SETTINGS = ("mac", "vlan", "qos", "vlan_protocols", "spoof_check", "trust", "link_state")
 
 
 class SoftDriver(Driver):
@@ -61,8 +58,13 @@ class SoftDriver(Driver):
         return f"{names.PREFIX}{self.device.name}/{self.device.instance}"
 
     def capabilities(self) -> Sequence[Capability]:
-        """Return what the data path can do."""
-        return list(self._capabilities())
+        """Return what the profile declares, with the rows that this NIC has."""
+        return answers(
+            self._profile,
+            Probed(
+                tables=self.flow_filters.tables(), vf_limit=self.virtual_functions.limit(), mode="switchdev"
+            ),
+        )
 
     def equivalents(self, placement: Placement) -> Sequence[str]:  # noqa: ARG002 - the contract's signature
         """Return nothing: no shell command writes the data path's maps in their form."""
@@ -71,55 +73,6 @@ class SoftDriver(Driver):
     def close(self) -> None:
         """Let go of the NIC; its rules and its packets go on."""
         self.device.close()
-
-    def _capabilities(self) -> Iterator[Capability]:
-        table = self._profile.tables[0]
-        yield Capability(
-            name=f"flow_filters.{table.name}",
-            support=Support.YES,
-            evidence=Evidence.PROBED,
-            detail=f"{self.device.rows} rows, at most {layout.MAX_CLASSES} combinations of masks, targets: "
-            + ", ".join(sorted(table.actions)),
-            source=table.source,
-        )
-        sriov, facts, rates = self._profile.sriov, self._profile.vf, self._profile.rates
-        assert sriov is not None
-        assert facts is not None
-        yield Capability(
-            name="vf.create",
-            support=Support.YES,
-            evidence=Evidence.DECLARED,
-            detail=f"at most {layout.MAX_VFS} VFs; {sriov.note}",
-            source=sriov.source,
-        )
-        for name in _SETTINGS:
-            setting = getattr(facts, name)
-            yield Capability(
-                name=f"vf.{name}",
-                support=Support.YES,
-                evidence=Evidence.DECLARED,
-                detail=setting.note,
-                source=setting.source,
-            )
-        for name, rate in (("min_tx", rates.min_tx), ("max_tx", rates.max_tx)):
-            yield Capability(
-                name=f"rates.{name}",
-                support=Support.YES,
-                evidence=Evidence.DECLARED,
-                detail=f"steps of {rate.quantum_bps} bit/s, {rate.meaning}; the port has "
-                f"{shaper.link_bps(self.device)} bit/s",
-                source=rate.source,
-            )
-        statistics = self._profile.statistics
-        for name, counters in (("port", statistics.port), ("vf", statistics.vf), ("rule", table.counters)):
-            assert counters is not None
-            yield Capability(
-                name=f"statistics.{name}",
-                support=Support.YES,
-                evidence=Evidence.DECLARED,
-                detail=", ".join(sorted(counters.values)),
-                source=counters.source,
-            )
 
 
 class SoftStatistics(Statistics):
@@ -139,12 +92,11 @@ class SoftStatistics(Statistics):
         queued = shaper.dropped(device) if shaper.is_active(device) else {}
         return [self._row(number, queued) for number in range(layout.FIRST_VF + device.vfs)]
 
-    def _row(self, number: int, queued: object) -> TrafficStats:
+    def _row(self, number: int, queued: Mapping[int, int]) -> TrafficStats:
         device = self._device
         port = device.port(number)
         column = device.traffic[:, number]
         values = {name: int(column[name].sum()) for name in layout.TRAFFIC_VALUES}
-        assert isinstance(queued, dict)
         if number >= layout.FIRST_VF:
             values["tx_dropped"] += queued.get(int(port["class_id"]), 0)
         kind = "port" if number == layout.UPLINK else "vf"

@@ -99,7 +99,8 @@ class SoftFlows(FlowFilters):
         slots = flows["slot"].astype(np.int64)
         if refs is not None:
             asked = np.zeros(self._device.rows, np.bool_)
-            asked[[self._slots[ref.rule_id.int] for ref in refs if self._is_known(ref)]] = True
+            known = (self._slots.get(ref.rule_id.int) for ref in refs if ref.rule_id is not None)
+            asked[[slot for slot in known if slot is not None]] = True
             chosen = asked[slots]
             found, flows, slots = found[chosen], flows[chosen], slots[chosen]
         return self._installed(found, flows, slots)
