@@ -10,8 +10,8 @@ from nicoffload import load_registry
 from tests.docs import nic_pages
 from tests.docs.schema_page import schema_page, terms
 
-VENDORS = ("intel", "mellanox", "solarflare")
-CATALOG = load_registry(only=VENDORS).profiles
+PLUGINS = ("intel", "mellanox", "softnic", "solarflare")
+CATALOG = load_registry(only=PLUGINS).profiles
 FAMILIES = CATALOG.families()
 
 

@@ -38,8 +38,8 @@ class SoftDriver(Driver):
         self.device = device
         self._profile = profile
         self._info = info
-        self.flow_filters = SoftFlows(device, profile.tables[0], monotonic_s)
-        self.virtual_functions = SoftFunctions(device)
+        self.flow_filters: SoftFlows = SoftFlows(device, profile.tables[0], monotonic_s)
+        self.virtual_functions: SoftFunctions = SoftFunctions(device)
         self.rates = SoftRates(device)
         self.statistics = SoftStatistics(device)
 
