@@ -23,7 +23,7 @@ from nicoffload.model import (
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from packets import MACS, arp, ip4, ip6  # noqa: E402  (the folder is no package)
+from packets import MACS, arp, ip4, ip6
 
 pytestmark = pytest.mark.root
 
