@@ -18,6 +18,7 @@ from nicoffload.linux.nic import LinuxNic
 from nicoffload.linux.ntuple import NtupleTables
 from nicoffload.linux.rates import LinuxRates
 from nicoffload.linux.statistics import LinuxStatistics
+from nicoffload.linux.upkeep import RateUpkeep
 from nicoffload.model import Capability, DeviceInfo, RateLimit, VfConfig
 from nicoffload.profiles.types import NicProfile
 
@@ -31,6 +32,7 @@ class LinuxDriver(Driver):
         functions: Its VFs; None for none.
         rates: Their rates; None for none.
         statistics: Counters; None for none.
+        upkeep: What sets again what the driver loses; None where it loses nothing.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class LinuxDriver(Driver):
         functions: LinuxFunctions | None = None,
         rates: LinuxRates | None = None,
         statistics: LinuxStatistics | None = None,
+        upkeep: RateUpkeep | None = None,
     ) -> None:
         self.nic = nic
         self.flow_filters = self._flows = flows
         self.virtual_functions = self._functions = functions
         self.rates = self._rates = rates
         self.statistics = statistics
+        self.upkeep = self._upkeep = upkeep
 
     @property
     def info(self) -> DeviceInfo:
@@ -99,7 +103,9 @@ class LinuxDriver(Driver):
         return self._rates.commands(vf, limit) if self._rates is not None else ()
 
     def close(self) -> None:
-        """Nothing is held open between calls."""
+        """Stop listening for events, all that is held open between calls."""
+        if self._upkeep is not None:
+            self._upkeep.close()
 
 
 def mechanisms(
@@ -135,11 +141,15 @@ def compose(
     profile = nic.profile
     serving = mechanisms(nic) if serve is None else serve
     has_vfs = profile.sriov is not None and profile.vf is not None
+    lost = {*profile.rates.min_tx.lost_on, *profile.rates.max_tx.lost_on}
     has_rates = profile.rates.min_tx.supported != "no" or profile.rates.max_tx.supported != "no"
+    rates = LinuxRates(nic) if has_vfs and (has_rates or profile.rates.devlink is not None) else None
+    loses = "link_speed_change" in lost or "link_change" in lost
     return LinuxDriver(
         nic,
         flows=LinuxFlows(nic, serving) if serving else None,
         functions=LinuxFunctions(nic, maker or PciMaker(nic)) if has_vfs else None,
-        rates=LinuxRates(nic) if has_vfs and (has_rates or profile.rates.devlink is not None) else None,
+        rates=rates,
         statistics=LinuxStatistics(nic) if profile.statistics.port or profile.statistics.vf else None,
+        upkeep=RateUpkeep(nic, rates) if rates is not None and loses else None,
     )

@@ -136,6 +136,7 @@ class FlowerTables(Mechanism):
     def create(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
         """Install rules in the hardware alone (``skip_sw``), so that a driver's refusal is an error."""
         outcomes: list[Outcome] = [_NO_ANSWER] * len(placements)
+        self._explainer = self.explainer()
         targets = self._targets(self.nic.ports())
         by_port: dict[int | None, list[_Group]] = {}
         for group in _grouped(placements):
@@ -362,14 +363,6 @@ class FlowerTables(Mechanism):
             rule_id=rule.rule_id,
             hw_tc=lowered.hw_tc,
         )
-
-    def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:  # noqa: ARG002 - plugins override it
-        """Return what a driver's refusal of a rule means."""
-        return error
-
-    def not_removed(self, error: NicOffloadError, ref: RuleRef) -> NicOffloadError:  # noqa: ARG002 - likewise
-        """Return what a driver's refusal to remove a rule means."""
-        return error
 
     def not_there(self, ref: RuleRef) -> NicOffloadError:
         """Return the error for a rule that no port has."""

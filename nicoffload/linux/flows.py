@@ -37,6 +37,8 @@ class LinuxFlows(FlowFilters):
     def __init__(self, nic: LinuxNic, mechanisms: Sequence[Mechanism]) -> None:
         self._nic = nic
         self._mechanisms = tuple(mechanisms)
+        for one in self._mechanisms:
+            one.read_all = self.dump
         self._by_table = {table.name: one for one in mechanisms for table in one.tables}
 
     def queues(self) -> QueueCounts:

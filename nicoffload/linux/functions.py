@@ -16,8 +16,10 @@ from nicoffload.errors import (
 )
 from nicoffload.kernel.devlink import Devlink, PortFlavour, function_command
 from nicoffload.kernel.vf import VfLink, VfRefusal, VfReport, VfRequest, set_commands
+from nicoffload.linux.explaining import explain_vf
 from nicoffload.linux.makers import VfMaker
 from nicoffload.linux.nic import POLL_S, LinuxNic
+from nicoffload.linux.situation import Operation
 from nicoffload.model import Disruption, LinkState, RateLimit, VfConfig, VfState
 from nicoffload.profiles.types import Setting, VfFacts
 
@@ -113,9 +115,18 @@ class LinuxFunctions(VirtualFunctions):
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
 
-    def refused(self, error: NicOffloadError, config: VfConfig, setting: str) -> NicOffloadError:  # noqa: ARG002 - plugins override it
+    def refused(self, error: NicOffloadError, config: VfConfig, setting: str) -> NicOffloadError:
         """Return what a driver's refusal of a setting means."""
-        return error
+        return explain_vf(
+            self._nic,
+            error,
+            Operation.VF_SET,
+            f"vf.{setting}",
+            path=f"/{setting}",
+            vf=config.vf,
+            setting=setting,
+            value=getattr(config, setting),
+        )
 
     # ------------------------------------------------------------------------------------------------------ reading
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from nicoffload.driver.contract import InstalledRule, Outcome, Placement, QueueCounts, RuleRef, TableState
 from nicoffload.errors import NicOffloadError, NotSupportedError, Reason
 from nicoffload.kernel.features import FeatureName, feature_command, set_feature
 from nicoffload.linux.counting import CounterColumns
+from nicoffload.linux.explaining import RuleExplainer
 from nicoffload.linux.nic import LinuxNic, feature_name
 from nicoffload.model import Disruption
 from nicoffload.profiles.types import Table
@@ -25,6 +26,9 @@ class Mechanism(ABC):
     def __init__(self, nic: LinuxNic, tables: Sequence[Table]) -> None:
         self.nic = nic
         self.tables = tuple(tables)
+        self.read_all: Callable[[], Sequence[InstalledRule]] = lambda: self.dump(None)
+        """Reads the rules of all mechanisms of the NIC: what stands in one table can be in the way of another."""
+        self._explainer = self.explainer()
 
     @abstractmethod
     def states(self) -> Sequence[TableState]:
@@ -93,6 +97,20 @@ class Mechanism(ABC):
     def _is_on(self, table: Table, ifname: str) -> bool:
         found = self.nic.feature(table.needs.feature, ifname)
         return found is None or found.active
+
+    # -------------------------------------------------------------------------------------------- what a refusal means
+
+    def explainer(self) -> RuleExplainer:
+        """Return what explains refusals; each bulk call begins with a new one, which reads the NIC anew."""
+        return RuleExplainer(self.nic, self.tables, lambda: self.read_all())
+
+    def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:
+        """Return what a driver's refusal of a rule means."""
+        return self._explainer.created(error, placement)
+
+    def not_removed(self, error: NicOffloadError, ref: RuleRef) -> NicOffloadError:
+        """Return what a driver's refusal to remove a rule means."""
+        return self._explainer.destroyed(error, ref)
 
     # ------------------------------------------------------------------------------------------------ what blocks it
 

@@ -149,7 +149,8 @@ class LinuxNic:
             DeviceGoneError: See `pf`.
         """
         uplink = self.pf()
-        if self.eswitch_mode() == EswitchMode.LEGACY.value:
+        has_some = self.profile.eswitch is not None or self.profile.statistics.representor is not None
+        if not has_some or self.eswitch_mode() == EswitchMode.LEGACY.value:
             return Ports(uplink=uplink, representors={})
         return Ports(uplink=uplink, representors=self._representors(uplink))
 
@@ -222,6 +223,15 @@ class LinuxNic:
         if self.place.handle.bus != "pci":
             return []
         return PciFunction(self.kernel, self.place.handle.name).virtual_functions()
+
+    def count_vfs(self) -> int:
+        """Return how many VFs exist, of whatever bus."""
+        if self.place.handle.bus == "pci":
+            return len(self.vf_addresses())
+        try:
+            return int(self.kernel.read_sysfs(f"{self.place.folder}/sriov_numvfs"))
+        except (OSError, ValueError):
+            return 0
 
     # ----------------------------------------------------------------------------------------------------- waiting
 

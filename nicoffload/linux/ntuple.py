@@ -62,6 +62,7 @@ class NtupleTables(Mechanism):
 
     def create(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
         """Install rules one after the other; one that would overwrite another in its slot is refused."""
+        self._explainer = self.explainer()
         table = self._open()
         taken = self._taken(table, placements)
         outcomes: list[Outcome] = []
@@ -120,14 +121,6 @@ class NtupleTables(Mechanism):
         """
         flow = _TYPES.get(placement.flow_type)
         return lower_rule(placement.rule, location=placement.slot, flow=flow, device=self.nic.device)
-
-    def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:  # noqa: ARG002 - plugins override it
-        """Return what a driver's refusal of a rule means."""
-        return error
-
-    def not_removed(self, error: NicOffloadError, ref: RuleRef) -> NicOffloadError:  # noqa: ARG002 - likewise
-        """Return what a driver's refusal to remove a rule means."""
-        return error
 
     def _open(self) -> NtupleTable:
         return NtupleTable(self.nic.kernel, self.nic.pf().ifname, device=self.nic.device)

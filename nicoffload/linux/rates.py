@@ -10,8 +10,10 @@ from nicoffload.driver.contract import RateControl
 from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError
 from nicoffload.kernel.devlink import Devlink, PortFlavour, RateChange, RateLeaf, rate_command
 from nicoffload.kernel.vf import VfLink, VfRequest, set_commands
+from nicoffload.linux.explaining import explain_vf
 from nicoffload.linux.functions import BUSY_TIMEOUT_S, rate_limit
 from nicoffload.linux.nic import POLL_S, LinuxNic
+from nicoffload.linux.situation import Operation
 from nicoffload.model import RateLimit, RateReport, VfConfig
 from nicoffload.profiles.types import Rate
 
@@ -92,9 +94,18 @@ class LinuxRates(RateControl):
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
 
-    def refused(self, error: NicOffloadError, vf: int, limit: RateLimit) -> NicOffloadError:  # noqa: ARG002 - plugins override it
+    def refused(self, error: NicOffloadError, vf: int, limit: RateLimit) -> NicOffloadError:
         """Return what a driver's refusal of rates means."""
-        return error
+        by_devlink = self._nic.profile.rates.devlink is not None and self._nic.eswitch_mode() == "switchdev"
+        return explain_vf(
+            self._nic,
+            error,
+            Operation.DEVLINK_RATE if by_devlink else Operation.VF_RATE,
+            "rates",
+            path=f"/rates/{vf}",
+            vf=vf,
+            value=limit,
+        )
 
     # --------------------------------------------------------------------------------------------------- two ways
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from nicoffload.compiler import Refusal
-from nicoffload.driver.contract import Driver, PacketPath, Placement, TableState
+from nicoffload.driver.contract import Driver, Mended, PacketPath, Placement, TableState
 from nicoffload.errors import ConflictError, InvalidRequestError, NotFoundError
 from nicoffload.model import (
     Capability,
@@ -246,6 +246,32 @@ class Nic:
             except KeyError as cause:
                 raise self._no_rule(cause.args[0]) from cause
             return book.filters.read_counters(refs)
+
+    # ------------------------------------------------------------------------------------------------------ upkeep
+
+    @property
+    def needs_upkeep(self) -> bool:
+        """Whether its driver loses settings by itself, so that somebody has to call `upkeep` again and again."""
+        return self._driver.upkeep is not None
+
+    def upkeep(self, timeout_s: float = 0.0) -> Sequence[Mended]:
+        """Wait for what can cost settings, and set again those of this process that are lost.
+
+        Args:
+            timeout_s: How long to wait at most. A NIC that loses nothing is not waited for.
+
+        Returns:
+            What was lost, and whether it could be set again.
+
+        Raises:
+            DeviceBusyError: Another process is changing the NIC and does not finish.
+        """
+        self._check_open()
+        keeper = self._driver.upkeep
+        if keeper is None or not keeper.wait(timeout_s):
+            return ()
+        with self._changing():
+            return keeper.mend()
 
     # --------------------------------------------------------------------------------------------------------- VFs
 
