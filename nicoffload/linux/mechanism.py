@@ -102,7 +102,7 @@ class Mechanism(ABC):
 
     def explainer(self) -> RuleExplainer:
         """Return what explains refusals; each bulk call begins with a new one, which reads the NIC anew."""
-        return RuleExplainer(self.nic, self.tables, lambda: self.read_all())
+        return RuleExplainer(self.nic, self.tables, self.read_all)
 
     def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:
         """Return what a driver's refusal of a rule means."""

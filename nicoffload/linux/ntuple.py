@@ -52,7 +52,7 @@ class NtupleTables(Mechanism):
         return [
             TableState(
                 table=table,
-                rows=(size if len(self.tables) == 1 else None) or table.rows,
+                rows=(size if table.picker == "caller" else None) or table.rows,  # sfc tells its range of ids
                 in_use=used[table.name],
                 blocked=reasons,
                 enable=self.cost(table, reasons),
