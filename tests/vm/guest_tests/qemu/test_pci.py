@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 import sys
 import time
@@ -20,10 +21,13 @@ from nicoffload.errors import (
     NotSupportedError,
 )
 from nicoffload.kernel.binding import Binding
+from nicoffload.kernel.devlink import Devlink, Handle
+from nicoffload.kernel.features import FeatureName, read_feature, set_feature
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.ntuple import FlowType, NtupleRule, NtupleTable
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.sriov import Sriov
+from nicoffload.kernel.tc import Gact, Hook, Placing, TcFilter, TcFilters, Verdict
 from nicoffload.kernel.vf import VfLink, VfRequest
 from nicoffload.model import Drop, LinkState, Match, RateLimit, VfConfig, VlanTag
 
@@ -245,6 +249,57 @@ def test_the_82576_has_no_rule_table(emulated_nics):
             NtupleRule(flow=FlowType.ETHER, match=Match.of(eth_type=0x88B5), fate=Drop(), location=0)
         )
     assert refused_.value.errno == errno.EOPNOTSUPP
+
+
+def test_features_that_the_82576_has_fixed_off_say_so(emulated_nics):
+    netdev = emulated_nics[0].netdev
+    for name in (FeatureName.HW_TC_OFFLOAD, FeatureName.NTUPLE):
+        one = read_feature(KERNEL, netdev, name)
+        assert (one.active, one.fixed) == (False, True)
+        with pytest.raises(NotSupportedError, match="can't be changed"):
+            set_feature(KERNEL, netdev, name, on=True)
+
+
+def test_a_rule_for_the_hardware_alone_is_refused_in_the_kernels_words_and_one_for_software_is_not_in_it(
+    emulated_nics, sh
+):
+    netdev = emulated_nics[0].netdev
+    sh(f"tc qdisc add dev {netdev} clsact")
+    try:
+        with TcFilters(KERNEL, Hook.ingress(socket.if_nametoindex(netdev))) as filters:
+            made = [
+                TcFilter(
+                    match=Match.of(ipv4_dst=1),
+                    actions=(Gact(verdict=Verdict.DROP),),
+                    pref=pref,
+                    placing=placing,
+                )
+                for pref, placing in enumerate((Placing.HARDWARE, Placing.SOFTWARE, Placing.BOTH), 1)
+            ]
+            refused_, *taken = filters.add_many(made)
+            assert isinstance(refused_, NotSupportedError)
+            assert refused_.errno == errno.EOPNOTSUPP
+            assert "TC offload is disabled" in refused_.reasons[0].message
+            assert [state.ref for state in filters.dump()] == taken
+            assert not any(state.in_hw for state in filters.dump())
+    finally:
+        sh(f"tc qdisc del dev {netdev} clsact")
+
+
+def test_the_82576_is_no_device_of_devlink(emulated_nics):
+    with Devlink(KERNEL) as devlink:
+        assert devlink.devices() == []
+        with pytest.raises(DeviceGoneError) as gone:
+            devlink.info(Handle(bus="pci", name=emulated_nics[0].address))
+        assert gone.value.errno == errno.ENODEV
+
+
+def test_a_function_that_is_not_there_can_not_be_probed(emulated_nics):
+    function = PciFunction(KERNEL, "0000:77:00.0")
+    with pytest.raises(DeviceGoneError):
+        Binding(KERNEL, function.address).give_to("vfio-pci")
+    with pytest.raises(DeviceGoneError):
+        Sriov(KERNEL, function.address).state()
 
 
 def test_a_vf_may_not_change_its_address_unless_trusted(emulated_nics, tell, sh):
