@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,41 @@ def sh() -> Callable[[str], str]:
 def ask(sh: Callable[[str], str]) -> Callable[[str], object]:
     """Run a program that answers in JSON, and return the value."""
     return lambda line: json.loads(sh(line) or "[]")
+
+
+@pytest.fixture(scope="session")
+def results() -> Path:
+    """The folder whose files the guest brings back: build/vm/<guest> on the host."""
+    return Path("/run/out")
+
+
+@pytest.fixture
+def nicoffload(tell: Callable[..., Said], tmp_path: Path) -> Callable[..., Said]:
+    """Run the command line of the SDK, which may fail, with a journal of the test's own."""
+
+    def run(*words: object) -> Said:
+        env = {**os.environ, "NICOFFLOAD_STATE_DIR": str(tmp_path / "state"), "NO_COLOR": "1"}
+        return tell(sys.executable, "-m", "nicoffload.cli.main", *words, env=env)
+
+    return run
+
+
+@pytest.fixture
+def conformance(nicoffload: Callable[..., Said], results: Path) -> Callable[..., dict[str, object]]:
+    """Run the conformance kit on a NIC and bring its report back: `conformance("netdevsim", nic)`.
+
+    The report becomes build/vm/<guest>/conformance-<name>.json.
+    """
+
+    def run(name: str, nic: str, *words: object) -> dict[str, object]:
+        said = nicoffload("conformance", nic, "--json", "--disruptive", "--ground", "emulated-device", *words)
+        assert said.out, said.err
+        (results / f"conformance-{name}.json").write_text(said.out, "utf-8")
+        report: dict[str, object] = json.loads(said.out)
+        report["exit_status"] = said.status
+        return report
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,118 @@
+"""The commands that `--explain` prints make, run by hand, the kernel state that the SDK makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import pytest
+
+from nicoffload.kernel.linux import LinuxKernel
+from nicoffload.kernel.tc import Hook, TcFilters
+from tests.kernel.against_tc import shown
+
+RULES = (
+    "tcp,nw_dst=10.0.0.5,tp_dst=443 actions=vf:1",
+    "udp,nw_src=10.0.0.0/8,tp_dst=53 actions=drop",
+    "in_port=vf:0,ip,nw_dst=192.0.2.7 actions=uplink",
+    "dl_vlan=7,ip,nw_dst=10.1.0.0/16 actions=pop_vlan,vf:0",
+    "udp6,ipv6_dst=2001:db8::7 actions=vf:1",
+)
+STATE = """\
+vfs:
+  - vf: 0
+    mac: "02:00:00:00:00:07"
+    vlan: {vid: 30}
+    trust: true
+    spoof_check: false
+  - vf: 1
+    link_state: enable
+rates:
+  - {vf: 0, max_tx_bps: 1000000000}
+"""
+
+
+def commands(text: str) -> list[str]:
+    """Return the lines of an answer that are commands."""
+    lines = [line.strip().removeprefix("$ ") for line in text.splitlines()]
+    return [line for line in lines if re.match(r"(tc|ip|ethtool|devlink|echo|bridge) ", line)]
+
+
+@pytest.fixture
+def twins(simulated_nic, sh):
+    """Two NICs, each with two VFs, the switch in switchdev mode and offload on."""
+    nics = [simulated_nic() for _ in range(2)]
+    for nic in nics:
+        sh(f"tc qdisc del dev {nic.netdevs[0]} clsact")
+        nic.set_vfs(2)
+        sh(f"devlink dev eswitch set {nic.handle} mode switchdev")
+        for netdev in nic.netdevs:
+            sh(f"ethtool -K {netdev} hw-tc-offload on")
+            sh(f"ip link set {netdev} up")
+    return nics
+
+
+def renamed(command: str, ours, theirs) -> str:
+    """Return a command with the devices of one NIC in place of the other's."""
+    names = dict(zip(ours.netdevs, theirs.netdevs, strict=True))
+    names |= {ours.handle: theirs.handle, f"netdevsim{ours.number}": f"netdevsim{theirs.number}"}
+    pattern = "|".join(rf"\b{re.escape(name)}\b" for name in sorted(names, key=len, reverse=True))
+    return re.sub(pattern, lambda found: names[found[0]], command)
+
+
+def run(lines: list[str], tell, sh) -> None:
+    for line in lines:
+        said = tell("sh", "-c", line)
+        assert said.status == 0, (line, said.err)
+
+
+def masked(value: object, nic) -> str:
+    """Return what was shown, with the NIC's devices named by their place."""
+    text = json.dumps(value, sort_keys=True)
+    for place, name in enumerate(nic.netdevs):
+        text = re.sub(rf'"{re.escape(name)}"|\b{re.escape(name)}\b', f"port{place}", text)
+    return text
+
+
+def test_rules_of_flow_add(twins, nicoffload, tell, sh):
+    ours, theirs = twins
+    said = nicoffload("flow", "add", ours.handle, *RULES, "--explain")
+    assert said.status == 0, said.err + said.out
+    told = commands(said.out)
+    assert len([line for line in told if line.startswith("tc ")]) >= len(RULES), said.out
+    run([renamed(line, ours, theirs) for line in told], tell, sh)
+    for mine, his in zip(ours.netdevs, theirs.netdevs, strict=True):
+        assert masked(shown(mine), ours) == masked(shown(his), theirs)
+        with (
+            TcFilters(LinuxKernel(), Hook.ingress(socket.if_nametoindex(mine))) as filters,
+            TcFilters(LinuxKernel(), Hook.ingress(socket.if_nametoindex(his))) as by_hand,
+        ):
+            of_both = [
+                sorted(
+                    (state.ref.pref, state.ref.handle, str(state.filter.rule_id), state.in_hw)
+                    for state in one.dump()
+                )
+                for one in (filters, by_hand)
+            ]
+            assert of_both[0] == of_both[1]
+            assert all(in_hw for *_, in_hw in of_both[0])
+
+
+def test_a_desired_state_of_vfs_and_rates(simulated_nic, nicoffload, tell, sh, ask, tmp_path):
+    ours, theirs = simulated_nic(), simulated_nic()
+    for nic in (ours, theirs):
+        nic.set_vfs(2)
+    file = tmp_path / "state.yaml"
+    file.write_text(STATE, "utf-8")
+    said = nicoffload("apply", ours.handle, "--file", file, "--explain", "--yes")
+    assert said.status == 0, said.err + said.out
+    told = commands(said.out)
+    assert told, said.out
+    run([renamed(line, ours, theirs) for line in told], tell, sh)
+    first, second = (
+        [link["vfinfo_list"] for link in ask(f"ip -j -d link show dev {nic.netdevs[0]}")]
+        for nic in (ours, theirs)
+    )
+    assert first == second
+    assert first[0][0]["address"] == "02:00:00:00:00:07"
