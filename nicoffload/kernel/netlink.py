@@ -10,7 +10,7 @@ from typing import Self
 
 from nicoffload.errors import DeviceBusyError, KernelError, NicOffloadError, from_errno
 from nicoffload.kernel.attributes import Buffer, MalformedError, parse, string
-from nicoffload.kernel.seam import Kernel
+from nicoffload.kernel.seam import Kernel, NetlinkChannel
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -152,6 +152,7 @@ class Netlink:
     """
 
     def __init__(self, kernel: Kernel, family: int, *, device: str = "") -> None:
+        self._kernel, self._family = kernel, family
         self._channel = kernel.open_netlink(family)
         self._sequence = 0
         self._device = device
@@ -167,6 +168,22 @@ class Netlink:
     def close(self) -> None:
         """Close the socket. Repeatable."""
         self._channel.close()
+
+    def listen(self, group: int) -> NetlinkChannel:
+        """Return another socket of the same family that hears a multicast group; the caller closes it.
+
+        It is of the namespace that this thread is in now.
+
+        Raises:
+            OSError: It can't be had.
+        """
+        channel = self._kernel.open_netlink(self._family)
+        try:
+            channel.join(group)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     def reserve(self, count: int) -> int:
         """Return the first of `count` sequence numbers in a row, none of them 0."""

@@ -38,7 +38,7 @@ class RecordingChannel(NetlinkChannel):
         return self._waiting.popleft()
 
     def join(self, group: int) -> None:
-        raise NotImplementedError
+        pass  # nothing happens but what the test asks for
 
     def fileno(self) -> int:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from nicoffload.errors import InvalidRequestError
+from nicoffload.errors import DeviceBusyError, InvalidRequestError
 from nicoffload.kernel.attributes import Buffer, attribute, fields, number, parse, string, u32, walk
 from nicoffload.kernel.netlink import Netlink, messages
 from nicoffload.kernel.tc import actions as act
@@ -35,10 +35,12 @@ from nicoffload.kernel.tc.values import (
     TcFilter,
     UnknownAction,
 )
+from nicoffload.kernel.tc.witness import Witness
 from nicoffload.model import Match
 
 CAPABILITY = "flow_filters"
 _TERSE = 1
+_ATTEMPTS = 16
 _SKIP_HW, _SKIP_SW, _IN_HW, _NOT_IN_HW = 1, 2, 4, 8
 BASIC, _QUEUE, BASIC_HW, PACKETS64 = 1, 3, 7, 8
 
@@ -73,15 +75,22 @@ def request(
         chain: Only these; None for all.
         terse: Without keys and parameters, which only flower can.
 
+    Where a change meanwhile may have left filters out of the answer, it asks again.
+
     Raises:
-        NicOffloadError: The kernel refuses.
+        NicOffloadError: The kernel refuses, or `DeviceBusyError`: whole prefs came and went all the time.
     """
     payload = TCMSG.pack(0, hook.ifindex, 0, hook.parent, pref << 16)
     if chain is not None:
         payload += u32(TCA_CHAIN, chain)
     if terse:
         payload += attribute(TCA_DUMP_FLAGS, _TERSE.to_bytes(4, _HOST) * 2)  # nla_bitfield32: value, selector
-    return netlink.dump(RTM_GETTFILTER, payload, capability=CAPABILITY)
+    for _ in range(_ATTEMPTS):
+        with Witness(netlink, hook) as witness:
+            found = netlink.dump(RTM_GETTFILTER, payload, capability=CAPABILITY)
+            if not witness.disturbed(found):
+                return found
+    raise DeviceBusyError(f"filters came and went while they were read, {_ATTEMPTS} times")
 
 
 def states(datagrams: Iterable[Buffer]) -> list[FilterState]:

@@ -297,7 +297,7 @@ def test_the_82576_is_no_device_of_devlink(emulated_nics):
 def test_a_function_that_is_not_there_can_not_be_probed(emulated_nics):
     function = PciFunction(KERNEL, "0000:77:00.0")
     with pytest.raises(DeviceGoneError):
-        Binding(KERNEL, function.address).give_to("vfio-pci")
+        Binding(KERNEL, function.address).give_to("igbvf")
     with pytest.raises(DeviceGoneError):
         Sriov(KERNEL, function.address).state()
 

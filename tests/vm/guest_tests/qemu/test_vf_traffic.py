@@ -136,6 +136,7 @@ def test_a_vf_goes_into_a_namespace_is_set_from_outside_and_comes_home(stage, sh
         if netdev not in {name for _, name in socket.if_nameindex()}:
             _until(events, netdev, Change.APPEARED)
     sh("ip netns add guest0")
+    stage.rebind(0)  # only now it takes on the address that it was given while it was away
     stage.set_out()
     assert reach(VF0)
 
