@@ -37,6 +37,7 @@ class DriverFacts:
         vf_hw_addr: Whether the devlink port of a VF has a hardware address to set.
         pf_hw_addr: Whether that of the PF is refused by the driver itself, not for want of an operation.
         first_port_number: Number that devlink gives the first physical port.
+        vf_rate_in_switchdev: Whether rtnetlink sets rates of VFs in switchdev mode, too.
         switch_in_legacy: Whether the PF names its switch outside switchdev mode, too.
     """
 
@@ -55,6 +56,7 @@ class DriverFacts:
     vf_hw_addr: bool = False
     pf_hw_addr: bool = False
     first_port_number: int = 0
+    vf_rate_in_switchdev: bool = True
     switch_in_legacy: bool = False
 
 
@@ -115,13 +117,13 @@ _FACTS: Mapping[str, DriverFacts] = MappingProxyType(
         "sfc-siena": DriverFacts(ntuple_feature=True, table_size_in_count=True, port_name="p{port}"),
         # ethernet/sfc/falcon/ethtool.c
         "sfc-falcon": DriverFacts(ntuple_feature=True, table_size_in_count=True),
-        # netdevsim/dev.c: nsim_dev_port_add, nsim_dev_port_index; netdevsim/netdev.c: nsim_setup
+        # netdevsim/dev.c: nsim_dev_port_add, nsim_dev_port_index; netdevsim/netdev.c: nsim_setup, nsim_set_vf_rate
         "netdevsim": DriverFacts(
             devlink=True,
-            representor_tc=True,
             port_name="p{number}",
             first_port_number=1,
             vf_port=128,
+            vf_rate_in_switchdev=False,
             switch_in_legacy=True,
         ),
     }

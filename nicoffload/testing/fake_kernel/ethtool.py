@@ -39,11 +39,12 @@ class Ethtool(Watcher):
 
     Args:
         world: Whose network devices.
+        offloaded: Returns how many filters of tc a device has in hardware.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, offloaded: Callable[[FakeNetdev], int]) -> None:
         self._world = world
-        self._features = Features(world)
+        self._features = Features(world, offloaded)
         self._commands: dict[int, Callable[[FakeNetdev, bytes], bytes]] = {
             Command.GDRVINFO: _driver,
             Command.GLINK: _link,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from nicoffload.testing.fake_kernel.drivers import (
@@ -53,10 +53,12 @@ class Features:
 
     Args:
         world: Is told of changes.
+        offloaded: Returns how many filters of a device the hardware has.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, offloaded: Callable[[FakeNetdev], int]) -> None:
         self._world = world
+        self._offloaded = offloaded
         self._wanted: dict[FakeNetdev, int] = {}
 
     def names(self) -> bytes:
@@ -110,7 +112,7 @@ class Features:
             for name, state in netdev.features.items()
             if not state.fixed and state.active != bool(wishes >> _PLACES[name] & 1)
         ]
-        if netdev.nic is not None and any(_refused(netdev, netdev.nic, name) for name in changed):
+        if netdev.nic is not None and any(self._refused(netdev, netdev.nic, name) for name in changed):
             return
         for name in changed:
             state = netdev.features[name]
@@ -120,17 +122,19 @@ class Features:
         if changed:
             self._world.netdev_changed(netdev)
 
-
-def _refused(netdev: FakeNetdev, nic: FakeNic, name: str) -> bool:
-    """Tell whether the driver refuses to turn a feature off, for it has rules that need it."""
-    if not netdev.features[name].active:
-        return False
-    return any(
-        "feature_in_use" in table.spec.errors
-        and PROFILE_FEATURES.get(str(table.spec.needs.get("feature"))) == name
-        and table.entries
-        for table in nic.device.tables
-    )
+    def _refused(self, netdev: FakeNetdev, nic: FakeNic, name: str) -> bool:
+        """Tell whether the driver refuses to turn a feature off, for it has rules that need it."""
+        if not netdev.features[name].active:
+            return False
+        needing = [
+            table
+            for table in nic.device.tables
+            if "feature_in_use" in table.spec.errors
+            and PROFILE_FEATURES.get(str(table.spec.needs.get("feature"))) == name
+        ]
+        if name == TC_OFFLOAD and needing and self._offloaded(netdev):
+            return True
+        return any(table.entries for table in needing)
 
 
 def _drive(nic: FakeNic, netdev: FakeNetdev, name: str, state: FeatureState) -> None:

@@ -70,9 +70,9 @@ class FakeKernel(Kernel):
         """What processes have open: a test puts a VM here."""
         self._hotplug = Hotplug(self.world)
         Uevents(self.world)
-        self._ethtool = Ethtool(self.world)
         self.route = RouteServer(self.world)
         """Links, qdiscs and filters."""
+        self._ethtool = Ethtool(self.world, self.route.offloaded)
         self._genetlink = GenericNetlink(DevlinkServer(self.world))
         self._sysfs = Sysfs(
             self.world, self._hotplug, Binding(self.world, self._hotplug, lambda: self.processes)

@@ -240,10 +240,13 @@ def _vf_device(one: FakeFunction) -> str:
 
 
 def _pci_number(data: bytes) -> int:
-    """Return a number as ``kstrtou16`` reads it."""
-    number = _simulated_number(data)
+    """Return a number of VFs: whatever ``kstrtou16`` does not read is EINVAL (drivers/pci/iov.c)."""
+    try:
+        number = _simulated_number(data)
+    except OSError as cause:
+        raise refusal(errno.EINVAL) from cause
     if number >= _U16:
-        raise refusal(errno.ERANGE)
+        raise refusal(errno.EINVAL)
     return number
 
 

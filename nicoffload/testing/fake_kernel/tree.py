@@ -120,7 +120,8 @@ def write(node: Node, data: bytes) -> None:
         raise refusal(errno.EISDIR)
     if node.write is None:
         raise refusal(errno.EACCES)
-    node.write(data)
+    if data:  # nothing is done for nothing (fs/sysfs/file.c, sysfs_kf_write)
+        node.write(data)
 
 
 def names(node: Node) -> list[str]:

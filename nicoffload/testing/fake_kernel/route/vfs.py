@@ -11,6 +11,7 @@ from typing import Any
 from nicoffload.model import LinkState, VlanTag
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.emulator.vfs import Value, Vf
+from nicoffload.testing.fake_kernel.drivers import facts
 from nicoffload.testing.fake_kernel.route.wire import Rejected, parse, put, put_u64, walk
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind
 
@@ -278,6 +279,8 @@ def _set_rate(nic: FakeNic, vf: int, low: int | None, high: int) -> None:
         low = sriov.vfs[vf].min_tx.reported // _MBPS
     if high and high < low:
         raise Rejected(errno.EINVAL)
+    if nic.device.mode == "switchdev" and not facts(nic.profile).vf_rate_in_switchdev:
+        raise Rejected(errno.EOPNOTSUPP)
     supported = [doc["rates"][kind]["supported"] != "no" for kind in ("min_tx", "max_tx")]
     if not any(supported):
         raise Rejected(getattr(errno, doc["rates"]["max_tx"].get("errno", "EOPNOTSUPP")))
