@@ -64,8 +64,14 @@ class Bank:
         """Return the rules of one shape; the same object for as long as the bank lives."""
         return self._copies.setdefault(shape, {})
 
-    def lowest_free(self) -> int:
-        """Return the lowest slot that nothing is in, without taking it."""
+    def lowest_free(self, first: int = 0) -> int:
+        """Return the lowest slot from `first` on that nothing is in, without taking it."""
+        found = self._lowest_free()
+        while found < first or found in self.slots:
+            found = max(found + 1, first)
+        return found
+
+    def _lowest_free(self) -> int:
         while self._freed and self._freed[0] in self.slots:
             heapq.heappop(self._freed)
         while self._next in self.slots:

@@ -183,7 +183,7 @@ class Compiler:
 def _slot(verdict: Verdict, rule: FlowRule) -> int | None:
     if verdict.by_priority and rule.priority is not None:
         return slot_by_priority(verdict, rule)
-    return verdict.bank.lowest_free()
+    return verdict.bank.lowest_free(verdict.first_slot)
 
 
 def _summary(verdict: Verdict, reasons: Sequence[Reason]) -> Reason:

@@ -248,7 +248,7 @@ def combinations(state: TableState, flow_type: str) -> list[frozenset[str]] | No
     table = state.table
     if table.mask_model == "shapes":
         return [shape.fields for shape in table.shapes if flow_type in shape.flow_types]
-    if table.mask_model == "firmware_list":
+    if table.mask_model == "firmware_list" and state.firmware_shapes is not None:
         return [fields for name, fields in state.firmware_shapes if name == flow_type]
     return None
 

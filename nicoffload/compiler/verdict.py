@@ -97,6 +97,7 @@ class Verdict:
     type_name: str
     rows_per_rule: int
     picks_slot: bool
+    first_slot: int
     by_priority: bool
     one_mask: bool
     one_input_set: bool
@@ -172,6 +173,7 @@ def make_verdict(
         type_name=flow_type.name,
         rows_per_rule=table.rows_per_rule,
         picks_slot=table.picker == "caller",
+        first_slot=table.first_slot,
         by_priority=table.priority == "slot_ascending",
         one_mask=one_mask,
         one_input_set=one_input_set,

@@ -99,7 +99,7 @@ class TableState:
         blocked: Why it takes no rules at present (feature off, other eswitch mode); empty where it does.
         enable: What enabling it would cost, where `blocked` can be mended by `enable_table`; None where it can't.
         firmware_shapes: For mask model firmware_list: the field combinations that this device lists, each with the
-            names of its flow type and fields; empty where it lists none.
+            names of its flow type and fields; None where nobody can ask it, so that a rule shows when it is tried.
     """
 
     table: Table
@@ -107,7 +107,7 @@ class TableState:
     in_use: int
     blocked: tuple[Reason, ...] = ()
     enable: Disruption | None = None
-    firmware_shapes: tuple[tuple[str, frozenset[str]], ...] = ()
+    firmware_shapes: tuple[tuple[str, frozenset[str]], ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,8 +95,9 @@ class Mechanism(ABC):
         return feature_name(table.needs.feature)
 
     def _is_on(self, table: Table, ifname: str) -> bool:
-        found = self.nic.feature(table.needs.feature, ifname)
-        return found is None or found.active
+        names = (table.needs.feature, *table.needs.feature_or)
+        found = [self.nic.feature(name, ifname) for name in names]
+        return any(one is None or one.active for one in found)
 
     # -------------------------------------------------------------------------------------------- what a refusal means
 

@@ -115,6 +115,8 @@ def _not_enabled(_: NicProfile, now: Situation) -> bool | None:
 def _slot_range(_: NicProfile, now: Situation) -> bool | None:
     if now.slot is None:
         return False
+    if now.table is not None and now.slot < now.table.first_slot:
+        return True
     return None if now.rows is None else now.slot >= now.rows
 
 

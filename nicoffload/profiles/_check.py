@@ -121,14 +121,24 @@ def _check_tables(document: Document) -> Iterator[Fault]:
                 )
         first = banks.setdefault(table.get("bank", table["name"]), table)
         for key in ("capacity", "slots", "mask_model"):
-            mine, theirs = (table[key], first[key]) if key != "capacity" else (_rows(table), _rows(first))
-            if mine != theirs:
+            if _shared(table, key) != _shared(first, key):
                 yield _fault(
                     f"{path}/{key}", f"differs from that of {first['name']}, which is of the same bank"
                 )
         if table.get("needs", {}).get("eswitch_mode") and document["eswitch"] is None:
             yield _fault(f"{path}/needs/eswitch_mode", "eswitch is null: there are no modes")
         yield from _check_table(table, path)
+
+
+def _shared(table: Document, key: str) -> object:
+    """Return what tables of one bank have in common; the lowest location is a matter of how one is asked."""
+    if key == "capacity":
+        return _rows(table)
+    return (
+        {name: value for name, value in table[key].items() if name != "first"}
+        if key == "slots"
+        else table[key]
+    )
 
 
 def _rows(table: Document) -> object:

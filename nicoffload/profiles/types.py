@@ -97,6 +97,7 @@ class Needs:
     """What must be so before a table takes rules."""
 
     feature: str = ""
+    feature_or: tuple[str, ...] = ()
     feature_default: str = "on"
     feature_disruption: str = "none"
     eswitch_mode: str = ""
@@ -170,6 +171,7 @@ class Table:
     needs: Needs
     excludes: tuple[str, ...] = ()
     hash: HashFacts | None = None
+    first_slot: int = 0
     one_target_per_value: tuple[OneTarget, ...] = ()
     note: str = ""
 

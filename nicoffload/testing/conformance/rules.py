@@ -170,7 +170,7 @@ def _field_sets(state: TableState, flow_type: FlowType) -> Iterator[tuple[str, .
     for shape in table.shapes:
         if flow_type.name in shape.flow_types:
             yield tuple(sorted(shape.fields))
-    for name, fields in state.firmware_shapes:
+    for name, fields in state.firmware_shapes or ():
         if name == flow_type.name:
             yield tuple(sorted(fields))
     useful = [name for name, rule in flow_type.fields.items() if rule.mask != "ignored"]

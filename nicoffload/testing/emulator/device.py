@@ -226,7 +226,8 @@ class Device:
         feature, mode = needs.get("feature"), needs.get("eswitch_mode")
         if mode and mode != self.mode:
             return (errno, "eswitch_mode", f"the eswitch is in {self.mode} mode, not {mode}")
-        if feature and not self.features.get(feature, True):
+        does = [feature, *needs.get("feature_or", ())] if feature else []
+        if does and not any(self.features.get(name, True) for name in does):
             return (errno, "feature", f"feature {feature} is off")
         if needs.get("mqprio") and not self.features["mqprio"]:
             return (errno, "mqprio", "no traffic classes are set up")

@@ -71,6 +71,7 @@ class TableSpec:
     picker: str
     occupied: str
     erases_old: bool
+    first_slot: int
     mask_model: str
     types: Mapping[str, TypeSpec]
     shapes: tuple[ListedShape, ...]
@@ -125,6 +126,7 @@ def read_table(doc: Doc, rows: int | None) -> TableSpec:
         picker=slots["picker"],
         occupied=slots.get("occupied", "replace"),
         erases_old=slots.get("erases_old", True),
+        first_slot=slots.get("first", 0),
         mask_model=doc["mask_model"],
         types=types,
         shapes=shapes,

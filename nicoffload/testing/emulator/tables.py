@@ -132,7 +132,7 @@ class Table:
                 refuse(errors, "slot_given", "the driver picks the location", path="/slot")
         elif slot is None:
             raise Refused(errors.get("slot_any") or "EINVAL", "slot_any", "no location asked for", "/slot")
-        elif not 0 <= slot < self.bank.rows:
+        elif not self.spec.first_slot <= slot < self.bank.rows:
             answer = errors.get("slot_range") or "EINVAL"
             raise Refused(answer, "slot_range", f"there is no location {slot}", "/slot")
 
