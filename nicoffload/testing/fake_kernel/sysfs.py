@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import errno
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nicoffload.testing.fake_kernel.binding import VFIO, Binding
 from nicoffload.testing.fake_kernel.errnos import as_oserror, refusal
 from nicoffload.testing.fake_kernel.hotplug import VF_OFFSET, VF_STRIDE, Hotplug
+from nicoffload.testing.fake_kernel.sysfs_values import pci_number, simulated_number, truth
 from nicoffload.testing.fake_kernel.tree import File, Folder, Link, Node, fixed
 from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, World
 
 _HOST = "devices/pci0000:00"
 _VIRTUAL = "devices/virtual"
-_NUMBER = re.compile(r"\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|(?P<dec>[0-9]+))\n?")
-_U16 = 1 << 16
-_BOOLS: Mapping[str, bool] = {
-    **dict.fromkeys(("1", "y", "Y", "t", "T", "on", "ON", "On"), True),
-    **dict.fromkeys(("0", "n", "N", "f", "F", "of", "OF", "Of"), False),
-}
 _RESET_METHODS = ("flr", "bus")
 
 
@@ -39,15 +33,15 @@ class Sysfs:
         self.root = _folder(
             bus=_folder(
                 pci=_folder(
-                    devices=Folder(lambda: self._bus_links("pci")),
+                    devices=Folder(lambda: self._bus_links("pci"), lambda name: self._bus_link("pci", name)),
                     drivers=Folder(self._drivers),
                     drivers_probe=File(write=binding.probe),
                 ),
                 netdevsim=_folder(devices=Folder(lambda: self._bus_links("netdevsim"))),
             ),
-            devices=Folder(self._devices),
+            devices=Folder(self._devices, self._device),
             kernel=_folder(iommu_groups=Folder(self._groups)),
-            **{"class": _folder(net=Folder(self._net_links))},
+            **{"class": _folder(net=Folder(self._net_links, self._net_link))},
         )
 
     # Buses ----------------------------------------------------------------------------------------------------------
@@ -58,6 +52,10 @@ class Sysfs:
             for function in self._world.functions.values()
             if function.nic.bus == bus
         }
+
+    def _bus_link(self, bus: str, name: str) -> Node | None:
+        function = self._world.functions.get((bus, name))
+        return None if function is None else Link(f"../../../{_place(function)}")
 
     def _drivers(self) -> Mapping[str, Node]:
         return {name: Folder(lambda name=name: self._driver(name)) for name in self._binding.drivers()}  # type: ignore[misc]
@@ -84,29 +82,67 @@ class Sysfs:
     # Devices --------------------------------------------------------------------------------------------------------
 
     def _devices(self) -> Mapping[str, Node]:
-        pci: dict[str, Node] = {}
-        found: dict[str, Node] = {"pci0000:00": _fixed_folder(pci)}
-        for one in self._world.functions.values():
-            holder = pci if one.nic.bus == "pci" else found
-            holder[one.address] = Folder(lambda one=one: self._function(one))  # type: ignore[misc]
-        virtual = (one for one in self._world.netdevs.values() if one.nic is None)
-        found["virtual"] = _folder(net=_fixed_folder({one.ifname: _netdev(one, "") for one in virtual}))
-        return found
+        names = ["pci0000:00", "virtual", *(name for bus, name in self._world.functions if bus != "pci")]
+        return {name: node for name in names if (node := self._device(name)) is not None}
 
-    def _function(self, one: FakeFunction) -> Mapping[str, Node]:
-        nodes = self._simulated(one) if one.nic.bus == "netdevsim" else self._pci(one)
-        devices = [
-            netdev
-            for netdev in self._world.netdevs.values()
-            if netdev.nic is one.nic and netdev.pci_address == one.address
-        ]
-        if devices:
-            nodes["net"] = _fixed_folder({netdev.ifname: _netdev(netdev, one.address) for netdev in devices})
-        return nodes
+    def _device(self, name: str) -> Node | None:
+        if name == "pci0000:00":
+            return Folder(self._pci_devices, lambda address: self._at("pci", address))
+        if name == "virtual":
+            devices = (one for one in self._world.netdevs.values() if one.nic is None)
+            return _folder(net=_fixed_folder({one.ifname: _netdev(one, "") for one in devices}))
+        return self._at("netdevsim", name)
+
+    def _pci_devices(self) -> Mapping[str, Node]:
+        found = self._world.functions.items()
+        return {name: self._function(one) for (bus, name), one in found if bus == "pci"}
+
+    def _at(self, bus: str, name: str) -> Node | None:
+        function = self._world.functions.get((bus, name))
+        return None if function is None else self._function(function)
+
+    def _function(self, one: FakeFunction) -> Folder:
+        """Return the folder of a function, in which one file can be found without making its hundreds of links."""
+        own = self._simulated if one.nic.bus == "netdevsim" else self._pci
+
+        def entries() -> Mapping[str, Node]:
+            links = (
+                {f"virtfn{vf.vf}": Link(f"../{vf.address}") for vf in one.nic.vfs} if one.vf is None else {}
+            )
+            nodes: dict[str, Node] = {**own(one), **links}
+            if any(True for _ in self._netdevs(one)):
+                nodes["net"] = self._net_folder(one)
+            return nodes
+
+        def lookup(name: str) -> Node | None:
+            index = name.removeprefix("virtfn")
+            if one.vf is None and index != name and index.isdecimal() and int(index) < len(one.nic.vfs):
+                return Link(f"../{one.nic.vfs[int(index)].address}")
+            return entries().get(name) if name == "net" else own(one).get(name)
+
+        return Folder(entries, lookup)
+
+    def _netdevs(self, one: FakeFunction) -> Iterator[FakeNetdev]:
+        """Yield the network devices that hang on a function: its own, and of a PF the representors."""
+        if one.netdev is not None:
+            yield one.netdev
+        if one.vf is None:
+            yield from one.nic.representors.values()
+
+    def _net_folder(self, one: FakeFunction) -> Folder:
+        def entries() -> Mapping[str, Node]:
+            return {netdev.ifname: _netdev(netdev, one.address) for netdev in self._netdevs(one)}
+
+        def lookup(name: str) -> Node | None:
+            netdev = self._world.netdev_named(name)
+            ours = netdev is not None and (netdev.nic, netdev.pci_address) == (one.nic, one.address)
+            return _netdev(netdev, one.address) if netdev is not None and ours else None
+
+        return Folder(entries, lookup)
 
     def _simulated(self, one: FakeFunction) -> dict[str, Node]:
         """Return the files of a device of netdevsim's bus (drivers/net/netdevsim/bus.c)."""
-        return {"sriov_numvfs": self._numvfs(one, _simulated_number)}
+        return {"sriov_numvfs": self._numvfs(one, simulated_number)}
 
     def _pci(self, one: FakeFunction) -> dict[str, Node]:
         nodes: dict[str, Node] = {
@@ -139,16 +175,15 @@ class Sysfs:
     def _sriov(self, one: FakeFunction) -> dict[str, Node]:
         """Return the SR-IOV files of a physical function (drivers/pci/iov.c)."""
         sriov = one.nic.device.sriov
-        nodes: dict[str, Node] = {f"virtfn{vf.vf}": Link(f"../{vf.address}") for vf in one.nic.vfs}
-        return nodes | {
+        return {
             "sriov_totalvfs": fixed(str(sriov.limit)),
-            "sriov_numvfs": self._numvfs(one, _pci_number),
+            "sriov_numvfs": self._numvfs(one, pci_number),
             "sriov_offset": fixed(str(VF_OFFSET)),
             "sriov_stride": fixed(str(VF_STRIDE)),
             "sriov_vf_device": fixed(_vf_device(one)),
             "sriov_drivers_autoprobe": File(
                 read=lambda: str(int(sriov.autoprobe)),
-                write=lambda data: setattr(sriov, "autoprobe", _bool(data)),
+                write=lambda data: setattr(sriov, "autoprobe", truth(data)),
             ),
         }
 
@@ -174,7 +209,7 @@ class Sysfs:
         return File(read=lambda: str(len(sriov.vfs)), write=store)
 
     def _reset(self, one: FakeFunction, data: bytes) -> None:
-        if _pci_number(data) != 1:
+        if pci_number(data) != 1:
             raise refusal(errno.EINVAL)
         if not one.reset_methods:
             raise refusal(errno.ENOTTY)
@@ -186,13 +221,17 @@ class Sysfs:
     # Network devices ------------------------------------------------------------------------------------------------
 
     def _net_links(self) -> Mapping[str, Node]:
-        links: dict[str, Node] = {}
-        for netdev in self._world.netdevs.values():
-            place = _VIRTUAL
-            if netdev.nic is not None:
-                place = _place(self._world.functions[netdev.nic.bus, netdev.pci_address])
-            links[netdev.ifname] = Link(f"../../{place}/net/{netdev.ifname}")
-        return links
+        return {one.ifname: self._link_to(one) for one in self._world.netdevs.values()}
+
+    def _net_link(self, name: str) -> Node | None:
+        netdev = self._world.netdev_named(name)
+        return None if netdev is None else self._link_to(netdev)
+
+    def _link_to(self, netdev: FakeNetdev) -> Link:
+        place = _VIRTUAL
+        if netdev.nic is not None:
+            place = _place(self._world.functions[netdev.nic.bus, netdev.pci_address])
+        return Link(f"../../{place}/net/{netdev.ifname}")
 
 
 def _netdev(netdev: FakeNetdev, parent: str) -> Folder:
@@ -237,43 +276,6 @@ def _fixed_folder(entries: Mapping[str, Node]) -> Folder:
 def _vf_device(one: FakeFunction) -> str:
     stated = one.nic.profile.pci_ids.vf
     return stated[0].partition(":")[2] if stated else "0"
-
-
-def _pci_number(data: bytes) -> int:
-    """Return a number of VFs: whatever ``kstrtou16`` does not read is EINVAL (drivers/pci/iov.c)."""
-    try:
-        number = _simulated_number(data)
-    except OSError as cause:
-        raise refusal(errno.EINVAL) from cause
-    if number >= _U16:
-        raise refusal(errno.EINVAL)
-    return number
-
-
-def _simulated_number(data: bytes) -> int:
-    """Return a number as ``kstrtouint`` reads it."""
-    match = _NUMBER.fullmatch(data.decode("ascii", "replace"))
-    if match is None:
-        raise refusal(errno.EINVAL)
-    if match["hex"]:
-        return int(match["hex"], 16)
-    digits = match["dec"]
-    try:
-        number = int(digits, 8 if digits.startswith("0") else 10)
-    except ValueError as cause:
-        raise refusal(errno.EINVAL) from cause
-    if number >= 1 << 32:
-        raise refusal(errno.ERANGE)
-    return number
-
-
-def _bool(data: bytes) -> bool:
-    """Return a truth value as ``kstrtobool`` reads it: by its first letter, of ``o`` by its second too."""
-    text = data.decode("ascii", "replace")
-    found = _BOOLS.get(text[:2] if text[:1] in {"o", "O"} else text[:1])
-    if found is None:
-        raise refusal(errno.EINVAL)
-    return found
 
 
 def _set_reset_methods(one: FakeFunction, data: bytes) -> None:

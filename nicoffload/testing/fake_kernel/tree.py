@@ -17,9 +17,15 @@ class Folder:
 
     Args:
         entries: Returns what is in it at present.
+        lookup: Returns what is there under a name, or None, where that is quicker than to make all entries.
     """
 
     entries: Callable[[], Mapping[str, Node]]
+    lookup: Callable[[str], Node | None] | None = None
+
+    def get(self, name: str) -> Node | None:
+        """Return what is there under a name; None for nothing."""
+        return self.entries().get(name) if self.lookup is None else self.lookup(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ def find(root: Folder, path: str, *, follow: bool = True) -> Node:
                 place.pop()
             node = place[-1][1] if place else root
             continue
-        found = here.entries().get(part)
+        found = here.get(part)
         if found is None:
             raise refusal(errno.ENOENT)
         if isinstance(found, Link):
