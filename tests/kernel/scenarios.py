@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from nicoffload.errors import NicOffloadError, errno_name
 from nicoffload.kernel import genetlink
+from nicoffload.kernel.binding import Binding
 from nicoffload.kernel.bridge import HwMode, set_hwmode
 from nicoffload.kernel.devlink import (
     Devlink,
@@ -31,13 +33,17 @@ from nicoffload.kernel.features import FeatureName, read_feature, set_feature
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.ntuple import FlowType, NtupleRule
 from nicoffload.kernel.ntuple_layout import encode_request, encode_rule
+from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.representors import identify, representors
 from nicoffload.kernel.seam import NETLINK_GENERIC, NETLINK_ROUTE, Kernel
+from nicoffload.kernel.sriov import Sriov
 from nicoffload.kernel.tc import Gact, Hook, Placing, TcFilter, TcFilters, Verdict, qdisc
 from nicoffload.kernel.tc.qdisc import IngressQdisc
 from nicoffload.kernel.tc.values import FilterRef, FilterState
 from nicoffload.kernel.vf import VfLink, VfRequest
 from nicoffload.model import Drop, LinkState, Match, RateLimit, VfConfig, VlanTag
+from tests.kernel.random_filters import random_filters
+from tests.kernel.random_vfs import random_requests
 
 MBPS = 1_000_000
 MAC = 0x02_00_00_00_00_01
@@ -386,6 +392,47 @@ def simulated_filters(subject: Subject, log: Transcript) -> None:
         log.do("off", lambda: set_feature(kernel, subject.ifname, FeatureName.HW_TC_OFFLOAD, on=False))
 
 
+def simulated_random_filters(subject: Subject, log: Transcript) -> None:
+    """Random filters of flower, over all keys and actions, and what the kernel says of each."""
+    kernel, ifindex = subject.kernel, subject.ifindex()
+    set_feature(kernel, subject.ifname, FeatureName.HW_TC_OFFLOAD, on=True)
+    made = seeded(lambda: random_filters(80, [ifindex], list(Placing)))
+    with Netlink(kernel, NETLINK_ROUTE) as netlink:
+        qdisc.add(netlink, IngressQdisc(ifindex=ifindex))
+        with TcFilters(kernel, Hook.ingress(ifindex)) as filters:
+            for item, found in zip(made, filters.add_many(made), strict=True):
+                log.do(f"add {item.pref}", lambda found=found: outcome(found))
+            for state in sorted(filters.dump(), key=lambda state: state.ref.pref):
+                told = f"{state.ref} {state.filter} {state.in_hw} {state.in_hw_count} {state.foreign}"
+                log.do("filter", lambda told=told: told.replace(f"ifindex={ifindex}", "ifindex=OWN"))
+            refs = [state.ref for state in filters.dump()]
+            log.do("delete", lambda: {outcome(found) for found in filters.delete_many(refs[::2])})
+            log.do("left", lambda: len(filters.dump()))
+        qdisc.delete(netlink, ifindex)
+    set_feature(kernel, subject.ifname, FeatureName.HW_TC_OFFLOAD, on=False)
+
+
+def simulated_random_vfs(subject: Subject, log: Transcript) -> None:
+    """Random settings of VFs, many in one datagram, and what the kernel reports of them."""
+    write(subject, "sriov_numvfs", "4")()
+    with VfLink(subject.kernel, subject.ifindex()) as link:
+        for number in range(10):
+            requests = random_requests(4, 4, seed=number)
+            log.do("apply", lambda requests=requests: len(link.apply(requests)))
+            log.do("read", lambda: [str(dataclasses.asdict(one)) for one in link.read()])
+    write(subject, "sriov_numvfs", "0")()
+
+
+def seeded(make: Callable[[], list[TcFilter]]) -> list[TcFilter]:
+    """Return what is made at random, always the same."""
+    before = random.getstate()
+    random.seed(16)
+    try:
+        return make()
+    finally:
+        random.setstate(before)
+
+
 def outcome(found: object) -> str:
     """Return what became of one filter."""
     if isinstance(found, NicOffloadError):
@@ -515,6 +562,71 @@ def igb_sysfs(subject: Subject, log: Transcript) -> None:
     log.do("VF gone", read(subject, f"{folder}/device"))
 
 
+def igb_vfio(subject: Subject, log: Transcript) -> None:
+    """VFs that go to vfio-pci and home again, with their groups, and a physical function that loses its driver."""
+    kernel = subject.kernel
+    sriov = Sriov(kernel, subject.name)
+    log.do("too many", lambda: sriov.set_vfs(8))
+    first, second = sriov.set_vfs(2)
+    names = {subject.name: "PF", first: "VF 0", second: "VF 1"}
+    vf, function = Binding(kernel, first), PciFunction(kernel, first)
+
+    def drivers() -> list[str]:
+        return [
+            f"{name} {PciFunction(kernel, address).driver() or 'none'}" for address, name in names.items()
+        ]
+
+    def groups() -> list[str]:
+        found = [PciFunction(kernel, address).iommu_group() for address in names]
+        return [shown(names[member] for member in group.members) for group in found if group is not None]
+
+    log.do("groups", groups)
+    log.do("index", lambda: [PciFunction(kernel, address).vf_index() for address in (first, second)])
+    log.do("drivers", drivers)
+    log.do("no such driver", lambda: vf.give_to("absent"))
+    log.do("wrong driver", lambda: vf.give_to("igb"))
+    log.do("drivers", drivers)
+    for _ in range(2):
+        log.do("to vfio", lambda: vf.give_to("vfio-pci"))
+        log.do("drivers", drivers)
+    log.do("override", vf.override)
+    log.do("no device", lambda: kernel.list_sysfs(f"bus/pci/devices/{first}/net"))
+    log.do("groups", groups)
+    log.do("reset", function.reset)
+    log.do("holders", function.holders)
+    log.do("other VF's reset", PciFunction(kernel, second).reset)
+    for _ in range(2):
+        log.do("home", vf.give_back)
+    log.do("override", vf.override)
+    log.do("device", lambda: len(kernel.list_sysfs(f"bus/pci/devices/{first}/net")))
+    log.do("unbind", vf.unbind)
+    log.do("drivers", drivers)
+    log.do("bind wrong", lambda: vf.bind("igb"))
+    log.do("bind", lambda: vf.bind("igbvf"))
+    physical = Binding(kernel, subject.name)
+    log.do("unbind the PF", physical.unbind)
+    log.do("VFs gone", lambda: kernel.list_sysfs(f"bus/pci/devices/{first}"))
+    log.do("no driver, no VFs", write(subject, "sriov_numvfs", "1"))
+    log.do("no driver, still none", write(subject, "sriov_numvfs", "0"))
+    log.do("no devices", lambda: kernel.list_sysfs(f"{subject.folder}/net"))
+    log.do("bind the PF", lambda: physical.bind("igb"))
+    log.do("devices", lambda: len(kernel.list_sysfs(f"{subject.folder}/net")))
+
+
+def igb_events(subject: Subject, log: Transcript) -> None:
+    """What the bus tells of VFs that come, change hands and go."""
+    with Events(subject.kernel, [Topic.BUS]) as events:
+        [vf] = Sriov(subject.kernel, subject.name).set_vfs(1)
+        Binding(subject.kernel, vf).give_to("vfio-pci")
+        Binding(subject.kernel, vf).give_back()
+        Sriov(subject.kernel, subject.name).set_vfs(0)
+        seen: list[object] = []
+        while not any(isinstance(one, BusEvent) and one.change.value == "gone" for one in seen):
+            seen += events.read(5)
+    told = [one for one in seen if isinstance(one, BusEvent) and one.name == vf]
+    log.do("VF", lambda: [f"{one.change.value} {one.driver}".strip() for one in told])
+
+
 def igb_vfs(subject: Subject, log: Transcript) -> None:
     """Settings of VFs over rtnetlink, right and wrong."""
     write(subject, "sriov_numvfs", "2")()
@@ -569,10 +681,12 @@ SIMULATED: tuple[Scenario, ...] = (
     simulated_features,
     simulated_vfs,
     simulated_filters,
+    simulated_random_filters,
+    simulated_random_vfs,
     simulated_events,
     controller,
 )
-IGB: tuple[Scenario, ...] = (igb_sysfs, igb_vfs, igb_offloads)
+IGB: tuple[Scenario, ...] = (igb_sysfs, igb_vfio, igb_events, igb_vfs, igb_offloads)
 
 
 def run(scenario: Scenario, subject: Subject) -> str:

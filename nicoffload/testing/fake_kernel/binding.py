@@ -41,6 +41,8 @@ class Binding:
             raise refusal(errno.ENODEV)
         if function.driver:
             raise refusal(errno.EBUSY)
+        if not _takes(function, driver):
+            raise refusal(errno.EINVAL)
         self._attach(function, driver)
 
     def unbind(self, driver: str, data: bytes) -> None:
@@ -64,7 +66,7 @@ class Binding:
         if function.driver:
             return
         driver = next((name for name in self.drivers() if self._matches(function, name)), "")
-        if driver:
+        if driver and _takes(function, driver):
             self._attach(function, driver)
 
     def override(self, function: FakeFunction, data: bytes) -> None:
@@ -104,3 +106,9 @@ class Binding:
     def _named(self, data: bytes) -> FakeFunction | None:
         name = data.decode("utf-8", "replace").removesuffix("\n")
         return self._world.functions.get(("pci", name))
+
+
+def _takes(function: FakeFunction, driver: str) -> bool:
+    """Tell whether a driver's probe succeeds; an override makes it try what it does not know (igb_probe: EINVAL)."""
+    profile = function.nic.profile
+    return driver in {VFIO, profile.driver if function.vf is None else profile.vf_driver}

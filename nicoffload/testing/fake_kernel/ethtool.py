@@ -76,41 +76,43 @@ class Ethtool(Watcher):
             return classifier.answer(netdev, command, buffer)
         if command not in self._commands:
             raise refusal(errno.EOPNOTSUPP)
-        return self._commands[command](netdev, buffer)
+        try:
+            return _over(buffer, self._commands[command](netdev, buffer))
+        except struct.error as cause:  # the command's structure is longer than what was given
+            raise refusal(errno.EFAULT) from cause
 
     def _sets(self, _: FakeNetdev, buffer: bytes) -> bytes:
         command, reserved, asked = _INFO.unpack_from(buffer)
         known = asked & 1 << _SET_OF_FEATURES
         head = _INFO.pack(command, reserved, known)
-        return _over(buffer, head + (struct.pack("=I", self._features.count) if known else b""))
+        return head + (struct.pack("=I", self._features.count) if known else b"")
 
     def _strings(self, _: FakeNetdev, buffer: bytes) -> bytes:
         command, which, _ = _STRINGS.unpack_from(buffer)
         if which != _SET_OF_FEATURES:
             raise refusal(errno.EOPNOTSUPP)
-        return _over(buffer, _STRINGS.pack(command, which, self._features.count) + self._features.names())
+        return _STRINGS.pack(command, which, self._features.count) + self._features.names()
 
 
-def _link(netdev: FakeNetdev, buffer: bytes) -> bytes:
-    return _over(buffer, struct.pack("=II", Command.GLINK, int(netdev.up)))
+def _link(netdev: FakeNetdev, _: bytes) -> bytes:
+    return struct.pack("=II", Command.GLINK, int(netdev.up))
 
 
-def _driver(netdev: FakeNetdev, buffer: bytes) -> bytes:
+def _driver(netdev: FakeNetdev, _: bytes) -> bytes:
     if netdev.nic is None:
         raise refusal(errno.EOPNOTSUPP)
     profile = netdev.nic.profile
     name = profile.vf_driver if netdev.kind is NetdevKind.VF else profile.driver
-    info = _NAMES.pack(Command.GDRVINFO, (name or "").encode(), b"6.12.0", b"", netdev.pci_address.encode())
-    return _over(buffer, info)
+    return _NAMES.pack(Command.GDRVINFO, (name or "").encode(), b"6.12.0", b"", netdev.pci_address.encode())
 
 
-def _channels(netdev: FakeNetdev, buffer: bytes) -> bytes:
+def _channels(netdev: FakeNetdev, _: bytes) -> bytes:
     if netdev.nic is None or netdev.kind is NetdevKind.REPRESENTOR:
         raise refusal(errno.EOPNOTSUPP)
     queues = netdev.nic.device.pf_queues
     if netdev.kind is NetdevKind.VF:
         queues = netdev.nic.device.sriov.targets().queues_per_vf
-    return _over(buffer, _CHANNELS.pack(Command.GCHANNELS, 0, 0, 0, queues, 0, 0, 0, queues))
+    return _CHANNELS.pack(Command.GCHANNELS, 0, 0, 0, queues, 0, 0, 0, queues)
 
 
 def _over(buffer: bytes, answer: bytes) -> bytes:

@@ -79,8 +79,7 @@ class Features:
         for word in range(min(asked, WORDS)):
             parts = (available, wanted, active, _NEVER_CHANGED)
             blocks += _GET_BLOCK.pack(*(bits >> 32 * word & 0xFFFF_FFFF for bits in parts))
-        answer = _HEAD.pack(command, WORDS) + blocks
-        return answer + buffer[len(answer) :]
+        return _HEAD.pack(command, WORDS) + blocks
 
     def set(self, netdev: FakeNetdev, buffer: bytes) -> bytes:
         """Answer ETHTOOL_SFEATURES: what the driver does not follow stays a wish."""

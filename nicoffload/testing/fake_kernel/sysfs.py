@@ -214,8 +214,11 @@ class Sysfs:
         if not one.reset_methods:
             raise refusal(errno.ENOTTY)
         if one.vf is not None:
+            device = one.nic.device
             with as_oserror():
-                one.nic.device.sriov.reset(one.vf)
+                device.check("vf_reset")
+            if not device.does_nothing("vf_reset"):  # the bus does not ask whether the function still resets
+                device.sriov.reset_unasked(one.vf)
             self._hotplug.follow(one.nic)
 
     # Network devices ------------------------------------------------------------------------------------------------
