@@ -36,6 +36,7 @@ TUNNEL_SET, TUNNEL_RELEASE = 1, 2
 
 _GENERIC = struct.Struct("=IIiii")
 _GENERIC_INT = struct.Struct("=IIiiii")
+_CSUM = struct.Struct("=IIiiiI")
 _MIRRED = struct.Struct("=IIiiiiI")
 _PEDIT = struct.Struct("=IIiiiBBxx")
 _PEDIT_KEY_BYTES = 24
@@ -162,7 +163,7 @@ class Csum:
 
     def options(self, index: int) -> bytes:
         """Return its parameters as a dump has them."""
-        return put(1, _GENERIC_INT.pack(index, 0, self.verdict, 1, 1, self.update))
+        return put(1, _CSUM.pack(index, 0, self.verdict, 1, 1, self.update))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +337,7 @@ def _read_csum(options: bytes) -> Csum:
     found = parse(options, least={1: _GENERIC_INT.size})
     if 1 not in found:
         raise Rejected(errno.EINVAL)
-    _, _, verdict, _, _, update = struct.unpack_from("=IIiiiI", found[1])
+    _, _, verdict, _, _, update = _CSUM.unpack_from(found[1])
     return Csum(verdict=verdict, update=update)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nicoffload.errors import InvalidRequestError
 from nicoffload.model import Action, FlowRule, Match, ToQueue
 from nicoffload.model.values import FIRST_VF_PORT
 from nicoffload.testing.emulator.answer import Refused
@@ -113,6 +114,8 @@ class Driver:
         try:
             match = match_of(keys, self._in_port())
             fate = self._fate(table, actions, classid)
+        except InvalidRequestError as cause:  # the kernel takes keys that contradict each other; no driver does
+            raise Rejected(errno.EINVAL, f"{self._name}: {cause}") from cause
         except Rejected as cause:
             raise Rejected(cause.number, f"{self._name}: {cause.text}" if cause.text else "") from cause
         return self._create(table, match, fate, where, None)
@@ -226,7 +229,7 @@ class Driver:
         """Return the fate of the first action: ``ixgbe_main.c:parse_tc_actions`` looks at no other."""
         try:
             return self._meanings.actions(actions[:1])
-        except Rejected as cause:
+        except (Rejected, InvalidRequestError) as cause:
             raise Rejected(errno.EINVAL) from cause
 
     def _create(
