@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 ACT_AT = {"flower": 3, "matchall": 2, "u32": 7}
 FLAGS_AT = {"flower": 22, "matchall": 3, "u32": 11}
 _TAGS = {23, 24, 77, 78}
+_PARMS_AT = {"csum": (1,), "police": (1,), "pedit": (2, 4)}
 _TIMES_AT = {"csum": 2, "police": 6}
 _PAD_OF_OPTIONS = {
     "police": 7,
@@ -53,6 +54,43 @@ def messages(datagrams: list[bytes]) -> Iterator[tuple[int, bytes]]:
             length, kind = struct.unpack_from("=IH", datagram, start)
             yield kind, datagram[start + 16 : start + length]
             start += length + 3 & ~3
+
+
+def named(payload: bytes, roles: Mapping[int, int]) -> bytes:
+    """Return a dumped filter or qdisc with roles of devices for their numbers, without times and hits of keys."""
+    ifindex = struct.unpack_from("=i", payload, 4)[0]
+    head = payload[:4] + struct.pack("=i", roles.get(ifindex, ifindex)) + payload[8:20]
+    parts = split(payload[20:])
+    kind = text(dict(parts)[1])
+    if kind not in ACT_AT:
+        return head[:16] + bytes(4) + join([part for part in parts if part[0] in {1, 13, 14}])
+
+    def change(number: int, data: bytes) -> bytes:
+        # The hits of u32's keys are counted by some kernels only.
+        return each(without(data, 9 if kind == "u32" else None), options) if number == 2 else data
+
+    def options(number: int, data: bytes) -> bytes:
+        return each(data, action) if number == ACT_AT[kind] else data
+
+    def action(_: int, entry: bytes) -> bytes:
+        action_kind = text(dict(split(entry))[1])
+        places = _PARMS_AT.get(action_kind, (2,))
+
+        def parameters(number: int, data: bytes) -> bytes:
+            if number not in places:
+                return data
+            # Numbers of actions that are gone come back only after a grace period.
+            return bytes(4) + (mirred(number, data) if action_kind == "mirred" else data)[4:]
+
+        return each(entry, lambda number, data: each(data, parameters) if number == 2 else data)
+
+    def mirred(number: int, data: bytes) -> bytes:
+        if number != 2:
+            return data
+        target = struct.unpack_from("=I", data, 24)[0]
+        return data[:24] + struct.pack("=I", roles.get(target, target))
+
+    return head + each(timeless(payload)[20:], change)
 
 
 def timeless(payload: bytes) -> bytes:

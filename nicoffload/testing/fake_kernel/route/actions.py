@@ -41,6 +41,8 @@ MAX_COOKIE_BYTES = 16
 _KIND, _OPTIONS, _STATS, _COOKIE, _FLAGS, _HW_STATS, _USED_HW_STATS, _IN_HW_COUNT = 1, 2, 4, 6, 7, 8, 9, 10
 _NO_PERCPU, _SKIP_HW, SKIP_SW = 1, 2, 4
 _ANY_STATS = 3
+IMMEDIATE, DELAYED = 1, 2
+"""Whether a driver asks its hardware on the spot, or polls it, as mlx5e_stats_flower and efx_tc_flower_stats say."""
 _LEAST = {3: 4}
 _KIND_BYTES = 16
 _BASIC, _QUEUE, _BASIC_HW, _PACKETS64 = 1, 3, 7, 8
@@ -90,7 +92,10 @@ class Indexes:
 
 @dataclass(slots=True)
 class Counted:
-    """What a filter has counted: in all, and the hardware's share of it."""
+    """What a filter has counted: in all, and the hardware's share of it; times are in nanoseconds of the fake clock.
+
+    `used_hw_stats` is how the driver came by its share; 0 while it has told of none.
+    """
 
     packets: int = 0
     bytes: int = 0
@@ -98,8 +103,7 @@ class Counted:
     hw_bytes: int = 0
     installed_ns: int = 0
     last_used_ns: int = 0
-    by_hardware: bool = False
-    in_hw_count: int = 0
+    used_hw_stats: int = 0
 
 
 @dataclass(slots=True)
@@ -278,18 +282,14 @@ def write_actions(actions: list[Action], counted: Counted, now_ns: int, *, terse
         body = put_text(_KIND, action.kind) + statistics + _cookie(action)
         if action.hw_stats != _ANY_STATS:
             body += put_bits(_HW_STATS, action.hw_stats, _ANY_STATS)
-        if counted.by_hardware:
-            body += put_bits(_USED_HW_STATS, action.hw_stats & _DELAYED or _DELAYED, _ANY_STATS)
+        if counted.used_hw_stats:
+            body += put_bits(_USED_HW_STATS, counted.used_hw_stats, _ANY_STATS)
         if action.flags:
             body += put_bits(_FLAGS, action.flags, action.flags)
         body += put_u32(_IN_HW_COUNT, 0)
         body += put(_OPTIONS, action.options + put(_TIMES_AT.get(action.kind, 1), times))
         parts.append(put(place, body))
     return b"".join(parts)
-
-
-_DELAYED = 2
-"""Drivers poll their counters: mlx5e_stats_flower and efx_tc_flower_stats both say so."""
 
 
 def _cookie(action: Action) -> bytes:

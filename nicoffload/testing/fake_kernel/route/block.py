@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nicoffload.testing.fake_kernel.route.actions import Action, Actions, Counted
 from nicoffload.testing.fake_kernel.route.hardware import Hardware, Placed, Where
+from nicoffload.testing.fake_kernel.route.meaning import check_offload
 from nicoffload.testing.fake_kernel.route.wire import Rejected, u32_of
 from nicoffload.testing.fake_kernel.world import FakeNetdev, World
 
 if TYPE_CHECKING:
+    from nicoffload.testing.fake_kernel.route.driver import Driver
+    from nicoffload.testing.fake_kernel.route.simulated import SimulatedTable
     from nicoffload.testing.fake_kernel.route.u32 import U32Common
 
-SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW, _VERBOSE = 1, 2, 4, 8, 16
+SKIP_HW, SKIP_SW, IN_HW, NOT_IN_HW, VERBOSE = 1, 2, 4, 8, 16
 MAX_CHAIN = 0x0FFF_FFFF
 HOST = sys.byteorder
 
@@ -60,11 +63,19 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all classifiers work with."""
+    """What all classifiers work with.
+
+    Args:
+        world: Where devices are.
+        actions: All actions.
+        hardware: The drivers beneath.
+        warnings: What the request at hand succeeds with all the same, for an owner who asked for words.
+    """
 
     world: World
     actions: Actions
     hardware: Hardware
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +218,10 @@ class Proto(ABC, Generic[F]):
     def walk(self) -> Iterable[F]:
         """Return the filters in the order of a dump."""
 
+    def walk_terse(self) -> Iterable[F]:
+        """Return the filters that a terse dump comes to: without a terse form, the first of them ends it."""
+        return self.walk()
+
     @abstractmethod
     def write(self, item: F, *, terse: bool) -> bytes:
         """Return a filter's options as a dump has them.
@@ -246,7 +261,7 @@ class Proto(ABC, Generic[F]):
             Rejected: They are none (``tc_flags_valid``).
         """
         flags = u32_of(found[self.flags]) if self.flags in found else 0
-        if flags & ~(SKIP_HW | SKIP_SW | _VERBOSE) or (flags & SKIP_HW and flags & SKIP_SW):
+        if flags & ~(SKIP_HW | SKIP_SW | VERBOSE) or (flags & SKIP_HW and flags & SKIP_SW):
             raise Rejected(errno.EINVAL, words)
         return flags
 
@@ -272,6 +287,32 @@ class Proto(ABC, Generic[F]):
                 assert target is not None
                 target.led_to += 1
         return actions
+
+    def offload(self, item: Filter, request: Callable[[Driver | SimulatedTable], Placed]) -> list[Placed]:
+        """Ask the drivers for a filter of flower or matchall.
+
+        Args:
+            item: The filter.
+            request: What to ask.
+
+        Raises:
+            Rejected: One refused a filter that is for the hardware only.
+        """
+        skip_sw = bool(item.flags & SKIP_SW)
+        try:
+            check_offload(item.actions)
+        except Rejected as answer:
+            if skip_sw:
+                raise
+            self._warn(item, answer)
+            return []
+        placed, refusal = self.shared.hardware.put(self.chain.block.bound, request, skip_sw=skip_sw)
+        self._warn(item, refusal)
+        return placed
+
+    def _warn(self, item: Filter, refusal: Rejected | None) -> None:
+        if refusal is not None and refusal.text and item.flags & VERBOSE:
+            self.shared.warnings.append(refusal.text)
 
     def counted(self) -> Counted:
         """Return the counters of a new filter."""

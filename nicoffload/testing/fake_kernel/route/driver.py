@@ -114,7 +114,9 @@ class Driver:
         try:
             match = match_of(keys, self._in_port())
             fate = self._fate(table, actions, classid)
-        except InvalidRequestError as cause:  # the kernel takes keys that contradict each other; no driver does
+        except (
+            InvalidRequestError
+        ) as cause:  # the kernel takes keys that contradict each other; no driver does
             raise Rejected(errno.EINVAL, f"{self._name}: {cause}") from cause
         except Rejected as cause:
             raise Rejected(cause.number, f"{self._name}: {cause.text}" if cause.text else "") from cause

@@ -46,6 +46,7 @@ from nicoffload.testing.fake_kernel.world import World
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 _DUMP_FLAGS = 15
 _TERSE = 1
+_WARNING = 16
 _KIND_BYTES = 16
 _NOT_FOUND = "Filter with specified priority/protocol not found"
 _OTHER_KIND = "Specified filter kind does not match existing one"
@@ -106,7 +107,8 @@ class Filters:
                 self._drop(chain, proto)
             raise
         if self._heard(request):
-            body = self._write(hook.qdisc, block, head.parent, proto, item, terse=False)
+            body = self._refreshed(hook, head, proto, item)
+            body += b"".join(put_text(_WARNING, text) for text in self._shared.warnings[-1:])
             self._tell(request, RTM_NEWTFILTER, body)
 
     def remove(self, request: Request) -> None:  # noqa: C901  (in the order of tc_del_tfilter)
@@ -143,7 +145,7 @@ class Filters:
             raise Rejected(errno.ENOENT, "Specified filter handle not found")
         body = None
         if self._heard(request):
-            body = self._write(hook.qdisc, hook.block, head.parent, found_proto, item, terse=False)
+            body = self._refreshed(hook, head, found_proto, item)
         if found_proto.delete(item):
             self._drop(chain, found_proto)
         if body is not None:
@@ -170,8 +172,7 @@ class Filters:
         item = proto.get(head.handle)
         if item is None:
             raise Rejected(errno.ENOENT, "Specified filter handle not found")
-        self._hardware.refresh([item])
-        body = self._write(hook.qdisc, hook.block, head.parent, proto, item, terse=False)
+        body = self._refreshed(hook, head, proto, item)
         return request.reply(RTM_NEWTFILTER, body, request.flags)
 
     def dump(self, request: Request) -> Iterator[bytes]:
@@ -201,7 +202,7 @@ class Filters:
     def _dump_proto(
         self, request: Request, block: Block, qdisc: Qdisc | None, proto: Proto[Filter], *, terse: bool
     ) -> Iterator[bytes]:
-        items = list(proto.walk())
+        items = list(proto.walk_terse() if terse else proto.walk())
         self._hardware.refresh(items)
         head = _head(proto, qdisc, block, block.classid, 0) + _names(proto)
         yield request.reply(RTM_NEWTFILTER, head, NLM_F_MULTI)
@@ -212,6 +213,12 @@ class Filters:
                 # The dump makes no progress from here, which netlink takes for a buffer that is too small.
                 raise Rejected(errno.EMSGSIZE) from cause
             yield request.reply(RTM_NEWTFILTER, body, NLM_F_MULTI)
+
+    def warning(self) -> str:
+        """Return what the last request succeeded with all the same, once; empty for nothing."""
+        found = self._shared.warnings[-1] if self._shared.warnings else ""
+        self._shared.warnings.clear()
+        return found
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
@@ -266,6 +273,11 @@ class Filters:
         if self._heard(request):
             body = _head(proto, hook.qdisc, hook.block, head.parent, 0) + _names(proto)
             self._tell(request, RTM_DELTFILTER, body)
+
+    def _refreshed(self, hook: Hook, head: _Head, proto: Proto[Filter], item: Filter | None) -> bytes:
+        """Return a filter with what its driver counts now."""
+        self._hardware.refresh([] if item is None else [item])
+        return self._write(hook.qdisc, hook.block, head.parent, proto, item, terse=False)
 
     def _write(
         self,

@@ -11,7 +11,6 @@ from nicoffload.testing.fake_kernel.route.block import (
     IN_HW,
     NOT_IN_HW,
     SKIP_HW,
-    SKIP_SW,
     Chain,
     Change,
     Filter,
@@ -29,7 +28,6 @@ from nicoffload.testing.fake_kernel.route.flower_keys import (
     write_keys,
 )
 from nicoffload.testing.fake_kernel.route.hardware import Placed
-from nicoffload.testing.fake_kernel.route.meaning import check_offload
 from nicoffload.testing.fake_kernel.route.wire import Rejected, parse, put, put_u32, u32_of
 
 
@@ -133,16 +131,8 @@ class Flower(Proto[FlowerFilter]):
         Raises:
             Rejected: One refused a filter that is for the hardware only.
         """
-        try:
-            check_offload(item.actions)
-        except Rejected:
-            if item.flags & SKIP_SW:
-                raise
-            return []
-        return self.shared.hardware.put(
-            self.chain.block.bound,
-            lambda driver: driver.flower(self.where, item.keys, item.actions, item.classid),
-            skip_sw=bool(item.flags & SKIP_SW),
+        return self.offload(
+            item, lambda driver: driver.flower(self.where, item.keys, item.actions, item.classid)
         )
 
     def _offload(self, item: FlowerFilter) -> None:

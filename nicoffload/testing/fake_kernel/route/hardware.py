@@ -11,6 +11,7 @@ import numpy as np
 
 from nicoffload.testing.emulator.answer import Refused
 from nicoffload.testing.fake_kernel.drivers import has_tc_offload
+from nicoffload.testing.fake_kernel.route.actions import DELAYED
 from nicoffload.testing.fake_kernel.route.driver import Adapter, Driver, Placed, Where
 from nicoffload.testing.fake_kernel.route.simulated import SimulatedTable
 from nicoffload.testing.fake_kernel.route.u32_hardware import U32Graph
@@ -54,8 +55,8 @@ class Hardware:
         request: Callable[[Driver | SimulatedTable], Placed],
         *,
         skip_sw: bool,
-    ) -> list[Placed]:
-        """Ask each driver for a filter (``tc_setup_cb_add``).
+    ) -> tuple[list[Placed], Rejected | None]:
+        """Ask each driver for a filter (``tc_setup_cb_add``); return where it is, and the last silent refusal.
 
         Args:
             bound: The devices that its block hangs on.
@@ -66,6 +67,7 @@ class Hardware:
             Rejected: A driver refused, or none took it.
         """
         found: list[Placed] = []
+        refused: Rejected | None = None
         for one in bound:
             if not self.takes(one):
                 if skip_sw:
@@ -74,13 +76,14 @@ class Hardware:
                 continue
             try:
                 found.append(request(self.driver(one.netdev)))
-            except Rejected:
+            except Rejected as answer:
                 if skip_sw:
                     self.remove(found)
                     raise
+                refused = answer
         if skip_sw and not found:
             raise Rejected(errno.EINVAL)
-        return found
+        return found, refused
 
     def remove(self, placed: Sequence[Placed]) -> None:
         """Take a filter out of every NIC; what a driver says to that nobody hears."""
@@ -115,7 +118,7 @@ class Hardware:
                 counted = item.counted
                 counted.hw_packets = counted.packets = count << shift >> shift & _MAX_64 >> shift
                 counted.hw_bytes = counted.bytes = size << shift >> shift & _MAX_64 >> shift
-                counted.by_hardware = True
+                counted.used_hw_stats = DELAYED
                 counted.last_used_ns = max(counted.last_used_ns, used)
 
     def driver(self, netdev: FakeNetdev) -> Driver | SimulatedTable:

@@ -10,7 +10,6 @@ from nicoffload.testing.fake_kernel.route.block import (
     IN_HW,
     NOT_IN_HW,
     SKIP_HW,
-    SKIP_SW,
     Chain,
     Change,
     Filter,
@@ -18,7 +17,6 @@ from nicoffload.testing.fake_kernel.route.block import (
     Shared,
 )
 from nicoffload.testing.fake_kernel.route.hardware import Placed
-from nicoffload.testing.fake_kernel.route.meaning import check_offload
 from nicoffload.testing.fake_kernel.route.wire import Rejected, parse, put, put_u32, put_u64, u32_of
 
 _CLASSID, _ACT, _FLAGS, _PCNT = 1, 2, 3, 4
@@ -43,6 +41,8 @@ class Matchall(Proto[Filter]):
 
     def change(self, request: Change, old: Filter | None) -> Filter | None:
         """Make the filter, as ``mall_change`` does: there is no other in its place.
+
+        Linux then tells of the filter that was there before, and so of none: an echo does not say the handle.
 
         Raises:
             Rejected: As the classifier does.
@@ -70,7 +70,7 @@ class Matchall(Proto[Filter]):
             raise
         item.flags |= IN_HW if item.placed else NOT_IN_HW
         self._filter = item
-        return item
+        return None
 
     def delete(self, item: Filter) -> bool:
         """Remove the filter; the pref is empty then."""
@@ -82,14 +82,13 @@ class Matchall(Proto[Filter]):
         """Return the filter."""
         return [] if self._filter is None else [self._filter]
 
-    def write(self, item: Filter, *, terse: bool) -> bytes:
-        """Return its options as ``mall_dump`` writes them.
+    def walk_terse(self) -> Iterable[Filter]:
+        """Return nothing: ``mall_walk`` counts its filter as dumped although it was not."""
+        return []
 
-        Raises:
-            Rejected: It has no terse form.
-        """
-        if terse:
-            raise Rejected(errno.EOPNOTSUPP)
+    def write(self, item: Filter, *, terse: bool) -> bytes:
+        """Return its options as ``mall_dump`` writes them; it has no terse form, and `walk_terse` leaves it out."""
+        del terse
         parts = [put_u32(_CLASSID, item.classid)] if item.classid else []
         if item.flags:
             parts.append(put_u32(_FLAGS, item.flags))
@@ -105,17 +104,7 @@ class Matchall(Proto[Filter]):
         Raises:
             Rejected: One refused a filter that is for the hardware only.
         """
-        try:
-            check_offload(item.actions)
-        except Rejected:
-            if item.flags & SKIP_SW:
-                raise
-            return []
-        return self.shared.hardware.put(
-            self.chain.block.bound,
-            lambda driver: driver.matchall(self.where, item.actions),
-            skip_sw=bool(item.flags & SKIP_SW),
-        )
+        return self.offload(item, lambda driver: driver.matchall(self.where, item.actions))
 
     def destroy(self) -> None:
         """Remove the filter."""

@@ -63,9 +63,10 @@ def requests(datagram: bytes) -> Iterator[Request]:
         start += length + 3 & ~3
 
 
-def acknowledgement(request: Request, refused: Rejected | None) -> bytes:
+def acknowledgement(request: Request, refused: Rejected | None, warning: str = "") -> bytes:
     """Return an NLMSG_ERROR, capped and with the kernel's words, as a socket with both options gets it."""
-    words = put_text(_ATTR_MSG, refused.text) if refused is not None and refused.text else b""
+    text = warning if refused is None else refused.text
+    words = put_text(_ATTR_MSG, text) if text else b""
     flags = _NLM_F_CAPPED | (_NLM_F_ACK_TLVS if words else 0)
     number = 0 if refused is None else refused.number
     return request.reply(_NLMSG_ERROR, struct.pack("=i", -number) + request.header + words, flags)

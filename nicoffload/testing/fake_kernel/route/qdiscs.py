@@ -93,13 +93,15 @@ class Qdiscs:
         self._hardware = hardware
         self._by_netdev: dict[FakeNetdev, Qdisc] = {}
         self._shared: dict[int, Block] = {}
+        # A device keeps the queue that a qdisc once hung on.
+        self._with_queue: set[FakeNetdev] = set()
 
     def of(self, netdev: FakeNetdev) -> Qdisc | None:
         """Return a device's; None for none."""
         return self._by_netdev.get(netdev)
 
-    def change(self, request: Request) -> None:  # noqa: C901  (in the order of tc_modify_qdisc)
-        """Add one, as ``tc_modify_qdisc`` does.
+    def change(self, request: Request) -> Qdisc | None:  # noqa: C901  (in the order of tc_modify_qdisc)
+        """Add one, as ``tc_modify_qdisc`` does, and return it; None where nothing changed.
 
         Raises:
             Rejected: There is one, or it is of another kind.
@@ -107,10 +109,14 @@ class Qdiscs:
         netdev, handle, parent, found = self._read(request)
         if parent != _INGRESS_PARENT:
             raise Rejected(errno.EOPNOTSUPP, "fake kernel: only clsact and ingress are modelled")
+        self._with_queue.add(netdev)
         old = self._by_netdev.get(netdev)
         kind = text_of(found[KIND]) if KIND in found else None
         if old is not None:
-            self._check_old(old, handle, kind, request.flags)
+            if self._is_old(old, handle, kind, request.flags):
+                if OPTIONS in found:
+                    raise Rejected(errno.EINVAL, "Change operation not supported by specified qdisc")
+                return None
         elif handle & 0xFFFF:
             raise Rejected(errno.EINVAL, "Invalid minor handle")
         if not request.flags & NLM_F_CREATE:
@@ -136,6 +142,7 @@ class Qdiscs:
                 self._tidy(block)
             raise
         self._by_netdev[netdev] = qdisc
+        return qdisc
 
     def get(self, request: Request) -> Qdisc:
         """Return the one that a request names (``tc_get_qdisc``).
@@ -148,10 +155,12 @@ class Qdiscs:
         if parent:
             if parent & 0xFFFF_0000 != _HANDLE:
                 raise Rejected(errno.ENOENT, "Failed to find qdisc with specified classid")
-            if qdisc is None:
+            if qdisc is None and netdev not in self._with_queue:
                 raise Rejected(errno.ENOENT, "Cannot find specified qdisc on specified device")
-            if handle not in {0, _HANDLE}:
+            if handle and (qdisc is None or handle != _HANDLE):
                 raise Rejected(errno.EINVAL, "Invalid handle")
+            if qdisc is None:
+                raise Rejected(errno.ENOENT, "Cannot delete qdisc with handle of zero")
         elif qdisc is None or handle != _HANDLE:
             raise Rejected(errno.ENOENT, "Failed to find qdisc with specified handle")
         if KIND in found and text_of(found[KIND]) != qdisc.kind:
@@ -159,6 +168,11 @@ class Qdiscs:
         if request.kind == RTM_DELQDISC and not parent:
             raise Rejected(errno.EINVAL, "Classid cannot be zero")
         return qdisc
+
+    def forget(self, netdev: FakeNetdev) -> None:
+        """Forget a device that is gone, with all that hung on it. Repeatable."""
+        self.remove(netdev)
+        self._with_queue.discard(netdev)
 
     def remove(self, netdev: FakeNetdev) -> None:
         """Remove a device's, with the filters of its own blocks. Repeatable."""
@@ -237,21 +251,22 @@ class Qdiscs:
             raise Rejected(errno.ENODEV)
         return netdev, handle, parent, found
 
-    def _check_old(self, old: Qdisc, handle: int, kind: str | None, flags: int) -> None:
+    def _is_old(self, old: Qdisc, handle: int, kind: str | None, flags: int) -> bool:
+        """Return whether a request is about the qdisc that is there, and not for another in its place."""
         if handle and handle != _HANDLE:
             if not flags & NLM_F_REPLACE:
                 raise Rejected(errno.EEXIST, "NLM_F_REPLACE needed to override")
             if handle & 0xFFFF:
                 raise Rejected(errno.EINVAL, "Invalid minor handle")
-            return
+            return False
         creates = flags & NLM_F_CREATE and flags & (NLM_F_REPLACE | NLM_F_EXCL)
         if not handle and kind is not None and kind != old.kind and creates:
-            return
+            return False
         if flags & NLM_F_EXCL:
             raise Rejected(errno.EEXIST, "Exclusivity flag on, cannot modify")
         if kind is not None and kind != old.kind:
             raise Rejected(errno.EINVAL, "Invalid qdisc name")
-        raise Rejected(errno.EOPNOTSUPP, "Change operation not supported by specified qdisc")
+        return True
 
     def _check_blocks(self, kind: str, found: dict[int, bytes], numbers: list[int]) -> None:
         for place, name in ((_INGRESS_BLOCK, "Ingress"), (_EGRESS_BLOCK, "Egress")):

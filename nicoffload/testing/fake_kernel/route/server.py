@@ -109,7 +109,7 @@ class RouteServer(Watcher):
 
     def netdev_gone(self, netdev: FakeNetdev) -> None:
         """Remove what hung on a link, and tell that it went."""
-        self._qdiscs.remove(netdev)
+        self._qdiscs.forget(netdev)
         self._hardware.forget(netdev)
         if self._world.heard(NETLINK_ROUTE, RTNLGRP_LINK):
             self._notify(RTNLGRP_LINK, RTM_DELLINK, self._links.write(netdev, 0))
@@ -133,10 +133,11 @@ class RouteServer(Watcher):
                     answers += [] if reply is None else [reply]
                 except Rejected as answer:
                     refused = answer
+        warning = self._filters.warning()
         answers += self._echoes
         self._echoes = []
         if refused is not None or request.flags & NLM_F_ACK:
-            answers.append(messages.acknowledgement(request, refused))
+            answers.append(messages.acknowledgement(request, refused, warning))
         return answers
 
     def _do(self, request: Request) -> bytes | None:
@@ -148,14 +149,20 @@ class RouteServer(Watcher):
         return doing(request)
 
     def _new_qdisc(self, request: Request) -> None:
-        self._qdiscs.change(request)
+        made = self._qdiscs.change(request)
+        if made is not None:
+            self._tell(request, request.reply(RTM_NEWQDISC, self._qdiscs.write(made)))
 
     def _delete_qdisc(self, request: Request) -> None:
-        self._qdiscs.remove(self._qdiscs.get(request).netdev)
+        found = self._qdiscs.get(request)
+        message = request.reply(RTM_DELQDISC, self._qdiscs.write(found))
+        self._qdiscs.remove(found.netdev)
+        self._tell(request, message)
 
-    def _get_qdisc(self, request: Request) -> bytes:
-        body = self._qdiscs.write(self._qdiscs.get(request))
-        return request.reply(RTM_NEWQDISC, body)
+    def _get_qdisc(self, request: Request) -> None:
+        """Tell everybody of a qdisc: who asks for one hears it only as an echo (sch_api.c:qdisc_get_notify)."""
+        found = self._qdiscs.get(request)
+        self._tell(request, request.reply(RTM_NEWQDISC, self._qdiscs.write(found)))
 
     # Telling --------------------------------------------------------------------------------------------------------
 
@@ -163,8 +170,10 @@ class RouteServer(Watcher):
         return bool(request.flags & NLM_F_ECHO) or self._world.heard(NETLINK_ROUTE, RTNLGRP_TC)
 
     def _tell_of_filter(self, request: Request, kind: int, body: bytes) -> None:
-        """Tell of a filter: to who listens, and in the same words to the sender who wants an echo."""
-        message = request.reply(kind, body, request.flags)
+        self._tell(request, request.reply(kind, body, request.flags))
+
+    def _tell(self, request: Request, message: bytes) -> None:
+        """Send a message to who listens, and to the sender who wants an echo."""
         self._world.notify(NETLINK_ROUTE, RTNLGRP_TC, message)
         if request.flags & NLM_F_ECHO:
             self._echoes.append(message)

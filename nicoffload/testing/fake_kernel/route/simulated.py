@@ -6,7 +6,7 @@ import errno
 from collections.abc import Sequence
 
 from nicoffload.testing.fake_kernel.drivers import TC_OFFLOAD
-from nicoffload.testing.fake_kernel.route.actions import Action, Counted
+from nicoffload.testing.fake_kernel.route.actions import IMMEDIATE, Action, Counted
 from nicoffload.testing.fake_kernel.route.driver import Placed, Where
 from nicoffload.testing.fake_kernel.route.flower_keys import Keys
 from nicoffload.testing.fake_kernel.route.u32_hardware import U32Rule
@@ -101,6 +101,6 @@ class SimulatedTable:
         counted.bytes += self.hit_bytes
         counted.hw_packets += self.hit_packets
         counted.hw_bytes += self.hit_bytes
-        counted.by_hardware = True
+        counted.used_hw_stats = IMMEDIATE
         if self.hit_packets:
             counted.last_used_ns = max(counted.last_used_ns, self._nic.device.now_ns)

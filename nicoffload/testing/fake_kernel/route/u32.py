@@ -43,6 +43,7 @@ class Table(Filter):
         divisor: Its buckets, less one.
         root: Whether it is where a pref begins.
         users: How many filters lead to it.
+        left_ns: When filters that led to it were removed.
         nodes: Its filters by handle.
     """
 
@@ -50,6 +51,7 @@ class Table(Filter):
     divisor: int
     root: bool
     users: int = 0
+    left_ns: list[int] = field(default_factory=list)
     nodes: dict[int, Node] = field(default_factory=dict)
 
 
@@ -176,7 +178,7 @@ class U32(Proto[Filter]):
         if isinstance(item, Table):
             if item.root:
                 raise _no("Not allowed to delete root node")
-            if item.users:
+            if self._in_use(item):
                 raise Rejected(errno.EBUSY, "cls_u32: Can not delete in-use filter")
             self._drop_table(item)
         elif isinstance(item, Node):
@@ -243,7 +245,7 @@ class U32(Proto[Filter]):
             self.chain.block.bound,
             lambda driver: driver.u32(self.where, rule, item.actions),
             skip_sw=False,
-        )
+        )[0]
 
     def _place(self, wanted: int, asked: int | None) -> tuple[int, Table]:
         """Return the handle of a new filter, and the table that it goes into."""
@@ -350,9 +352,19 @@ class U32(Proto[Filter]):
         table.users += 1
         return table
 
+    def _in_use(self, table: Table) -> bool:
+        """Return whether filters lead to a table: one that was removed does until time has passed.
+
+        Linux frees it after a grace period (cls_u32.c:u32_delete_key, tcf_queue_work), and counts it until then.
+        """
+        now_ns = self.shared.world.now_ns
+        return bool(table.users) or any(at >= now_ns for at in table.left_ns)
+
     def _drop_node(self, node: Node) -> None:
         node.table.nodes.pop(node.handle, None)
         self._common.nodes -= 1
+        if node.link is not None:
+            node.link.left_ns.append(self.shared.world.now_ns)
         self._let_go(node)
 
     def _let_go(self, node: Node) -> None:

@@ -42,16 +42,17 @@ _NOT_REPORTED = 0xFFFF_FFFF
 _MBPS = 1_000_000
 _STATES = (LinkState.AUTO, LinkState.ENABLE, LinkState.DISABLE)
 _BROADCAST_MAC = b"\xff" * 6 + bytes(26)
-_COUNTED = (
-    "rx_packets",
-    "tx_packets",
-    "rx_bytes",
-    "tx_bytes",
-    "broadcast",
-    "multicast",
-    "rx_dropped",
-    "tx_dropped",
-)
+_COUNTED = {
+    "rx_packets": 0,
+    "tx_packets": 1,
+    "rx_bytes": 2,
+    "tx_bytes": 3,
+    "broadcast": 4,
+    "multicast": 5,
+    "rx_dropped": 7,
+    "tx_dropped": 8,
+}
+"""Numbers of the counters; 6 is padding."""
 _ROWS = {"rx_packets": 0, "tx_packets": 1, "rx_bytes": 2, "tx_bytes": 3, "rx_dropped": 4, "tx_dropped": 5}
 """Columns of the emulator's ports; it counts neither broadcast nor multicast apart."""
 _FIRST_VF_PORT = 2
@@ -179,7 +180,7 @@ class VfOps:
             put(_VLAN_LIST, put(_VLAN_INFO, _VLAN_FORM.pack(vf.index, *vlan, tpid))),
         ]
         if with_stats:
-            counted = enumerate(self._counters(nic, vf.index))
+            counted = zip(_COUNTED.values(), self._counters(nic, vf.index), strict=True)
             parts.append(put(_STATS, b"".join(put_u64(place, value) for place, value in counted)))
         return b"".join(parts)
 
