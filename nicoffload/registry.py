@@ -99,6 +99,10 @@ class Registry:
         self.commands = tuple(commands)
         self._kernel = kernel
 
+    def on(self, kernel: Kernel) -> Registry:
+        """Return the same plugins and profiles on another kernel, such as a fake one. Loads nothing anew."""
+        return Registry(self.plugins, self.profiles, self._factories, kernel)
+
     @property
     def failed(self) -> tuple[PluginStatus, ...]:
         """The plugins that are not in use, each with its error."""

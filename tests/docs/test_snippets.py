@@ -29,6 +29,7 @@ SLOW = {
     "docs/howto/write-a-policy.md",
     "docs/tutorial/first-steps.md",
     "docs/tutorial/replay-your-capture.md",
+    "docs/tutorial/write-a-plugin.md",
 }
 PAGES = [
     path.relative_to(ROOT).as_posix()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests.packaging.environment import call, declared_needs, link_distribution
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
 
@@ -40,33 +41,6 @@ class Installed:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
-
-
-def call(*command: str | Path) -> None:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-
-
-def declared_needs(names: set[str]) -> set[str]:
-    """Return the distributions that these need without any extra, and those that they need, and so on."""
-    found: set[str] = set()
-    todo = set(names)
-    while todo:
-        name = todo.pop()
-        found.add(name)
-        for line in importlib.metadata.requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                todo |= {requirement.name} - found
-    return found
-
-
-def link_distribution(name: str, target: Path) -> None:
-    """Make an installed distribution importable from another site-packages, without a download."""
-    outer = Path(sysconfig.get_path("purelib"))
-    for top in {path.parts[0] for path in importlib.metadata.files(name) or []} - {"..", "__pycache__"}:
-        if not (target / top).exists():
-            (target / top).symlink_to(outer / top)
 
 
 @pytest.fixture(scope="module")

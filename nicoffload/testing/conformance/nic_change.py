@@ -22,6 +22,7 @@ from nicoffload.testing.conformance.bench import Bench
 from nicoffload.testing.conformance.outcome import NotShown
 from nicoffload.testing.conformance.proxy import Between, Strike
 from nicoffload.testing.conformance.rates import good_bps
+from nicoffload.testing.conformance.restore import Found, look
 from nicoffload.testing.conformance.vf_count import makes_vfs
 
 REPEATS = 10
@@ -37,10 +38,12 @@ class Scenario:
 
     Args:
         old: Rules that are there at first.
+        before: The NIC before anything was done to it.
         desired: What is asked for.
     """
 
     old: tuple[FlowRule, ...]
+    before: Found
     desired: DesiredState
 
 
@@ -64,7 +67,7 @@ def scenario(bench: Bench) -> Scenario:
         bench.not_shown("the NIC has nothing that could be changed at present")
     # Made exact, rules with a cookie of ours would go that were there before the kit came.
     desired = DesiredState(vfs=configs, rates=limits, flows=new, exact=not bench.first.rules)
-    return Scenario(old=old, desired=desired)
+    return Scenario(old=old, before=look(bench.driver), desired=desired)
 
 
 def _rules(bench: Bench, most: int) -> list[FlowRule]:
@@ -274,7 +277,7 @@ def _die(bench: Bench, strike: Strike, work: Scenario) -> bool:
 def _back(bench: Bench, work: Scenario, old: Mapping[str, object]) -> None:
     """Bring the NIC into the old state again."""
     with bench.nic(durable=True) as nic:
-        first = bench.first
+        first = work.before
         before = DesiredState(vfs=first.configs, rates=first.limits, flows=work.old, exact=work.desired.exact)
         nic.apply(nic.plan(before))
         tidy(bench, nic)
@@ -395,7 +398,7 @@ def foreign_rule_stays(bench: Bench) -> None:
     with bench.nic() as nic:
         theirs = [each for each in nic.flows() if not each.ours]
         bench.expect(theirs, "the rule of another is not shown as such")
-        mine = bench.some(bench.state(name), 3)[-1].rule
+        mine = placements[1].rule
         nic.apply(nic.plan(DesiredState(flows=(mine,), exact=True)))
         tidy(bench, nic)
         bench.same(

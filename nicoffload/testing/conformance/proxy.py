@@ -12,7 +12,6 @@ from nicoffload.driver import (
     FlowFilters,
     OpenContext,
     PacketPath,
-    Placement,
     RateControl,
     Statistics,
     VirtualFunctions,
@@ -112,6 +111,9 @@ class Between(Driver):
         for name in ("flow_filters", "virtual_functions", "rates"):
             facet = getattr(driver, name)
             setattr(self, name, None if facet is None else _Facet(facet, CHANGING[name], self.strike))
+        for name in dir(Driver):
+            if name.startswith("equivalents"):  # the shell commands that would do the same
+                setattr(self, name, getattr(driver, name))
 
     flow_filters: FlowFilters | None
     virtual_functions: VirtualFunctions | None
@@ -140,10 +142,6 @@ class Between(Driver):
     def capabilities(self) -> Sequence[Capability]:
         """Return what the NIC can do."""
         return self._driver.capabilities()
-
-    def equivalents(self, placement: Placement) -> Sequence[str]:
-        """Return the shell commands that would do the same."""
-        return self._driver.equivalents(placement)
 
     @property
     def persistent(self) -> bool:
