@@ -33,7 +33,7 @@ _GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins
 _DESCRIPTION = """\
 One vocabulary for NIC offload: flow filters, virtual functions, rates, statistics.
 
-A NIC is an emulated NIC (mock:sfn5122f) or, where a plugin drives live NICs, a PCI address (0000:03:00.0) or an
+A NIC is an emulated NIC (mock:sfn5122f) or one of this machine: a PCI address (0000:03:00.0) or an
 interface name (enp3s0f0). None of the plugins that come with nicoffload does; `nicoffload doctor` says what there is.
 """
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from nicoffload.registry import Registry
 
 NO_LIVE = (
-    "no plugin that is installed drives live NICs; emulated ones: mock:FAMILY, see `nicoffload profiles`"
+    "no plugin that is in use drives live NICs (nicoffload-generic drives any); "
+    "emulated ones: mock:FAMILY, see `nicoffload profiles`"
 )
 """What to say to who names a NIC of this machine."""
 

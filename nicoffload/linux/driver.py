@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nicoffload.driver.capabilities import Probed, answers
 from nicoffload.driver.contract import Driver, Placement, TableState
 from nicoffload.errors import NicOffloadError
+from nicoffload.kernel.link import read_link
 from nicoffload.kernel.tc import QueueStyle
 from nicoffload.linux.flower import FlowerTables
 from nicoffload.linux.flows import LinuxFlows
@@ -46,10 +47,10 @@ class LinuxDriver(Driver):
         upkeep: RateUpkeep | None = None,
     ) -> None:
         self.nic = nic
-        self.flow_filters = self._flows = flows
-        self.virtual_functions = self._functions = functions
-        self.rates = self._rates = rates
-        self.statistics = statistics
+        self.flow_filters = self.flows = flows
+        self.virtual_functions = self.functions = functions
+        self.rates = self.rate_control = rates
+        self.statistics = self.counters = statistics
         self.upkeep = self._upkeep = upkeep
 
     @property
@@ -77,30 +78,37 @@ class LinuxDriver(Driver):
         tables: Sequence[TableState] = ()
         limit: int | None = None
         with contextlib.suppress(NicOffloadError):
-            tables = self._flows.tables() if self._flows is not None else ()
+            tables = self.flows.tables() if self.flows is not None else ()
         with contextlib.suppress(NicOffloadError):
-            limit = self._functions.limit() if self._functions is not None else None
-        return Probed(tables=tables, vf_limit=limit, mode=self.nic.eswitch_mode())
+            limit = self.functions.limit() if self.functions is not None else None
+        observed: frozenset[str] = frozenset()
+        with contextlib.suppress(NicOffloadError):
+            if (
+                self.profile.statistics.port is not None
+                and read_link(self.nic.kernel, self.nic.pf().ifindex).counters
+            ):
+                observed = frozenset({"statistics.port"})
+        return Probed(tables=tables, vf_limit=limit, mode=self.nic.eswitch_mode(), observed=observed)
 
     def equivalents(self, placement: Placement) -> Sequence[str]:
         """Return the `tc` or `ethtool` commands that install a rule."""
-        return self._flows.commands(placement) if self._flows is not None else ()
+        return self.flows.commands(placement) if self.flows is not None else ()
 
     def equivalents_of_table(self, name: str) -> Sequence[str]:
         """Return the `ethtool` commands that turn on what a table needs."""
-        return self._flows.enable_commands(name) if self._flows is not None else ()
+        return self.flows.enable_commands(name) if self.flows is not None else ()
 
     def equivalents_of_count(self, count: int) -> Sequence[str]:
         """Return the commands that make VFs."""
-        return self._functions.count_commands(count) if self._functions is not None else ()
+        return self.functions.count_commands(count) if self.functions is not None else ()
 
     def equivalents_of_config(self, config: VfConfig) -> Sequence[str]:
         """Return the `ip` and `devlink` commands that set a VF."""
-        return self._functions.config_commands(config) if self._functions is not None else ()
+        return self.functions.config_commands(config) if self.functions is not None else ()
 
     def equivalents_of_rate(self, vf: int, limit: RateLimit) -> Sequence[str]:
         """Return the `ip` or `devlink` command that sets a VF's rates."""
-        return self._rates.commands(vf, limit) if self._rates is not None else ()
+        return self.rate_control.commands(vf, limit) if self.rate_control is not None else ()
 
     def close(self) -> None:
         """Stop listening for events, all that is held open between calls."""

@@ -127,7 +127,11 @@ class LinuxNic:
         Raises:
             DeviceGoneError: It has none in this namespace.
         """
-        own = [one for one in self.netdevs() if one.role in _OWN_ROLES]
+        there = self.netdevs()
+        # Below a device that is no PCI function (virtio's, a platform's) nothing else can hang.
+        own = [one for one in there if one.role in _OWN_ROLES] or [
+            one for one in there if one.role is Role.OTHER
+        ]
         found = next((one for one in own if one.ifindex == self._ifindex), None)
         if found is None and self._ifindex is None and self._ifname:
             found = next((one for one in own if one.ifname == self._ifname), None)

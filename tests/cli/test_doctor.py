@@ -21,7 +21,11 @@ def test_a_sound_machine(cli):
     assert found["rich"]["status"] == "ok"
     assert found["plugin mock"]["status"] == "ok"
     assert found["state folder"]["status"] == "ok"
-    assert found["live NICs"]["detail"] == "no plugin drives any here"
+
+
+def test_a_machine_where_nothing_drives_a_live_nic_is_told(cli, monkeypatch):
+    monkeypatch.setenv("NICOFFLOAD_PLUGINS", "mock")
+    assert by_name(cli.json("doctor"))["live NICs"]["detail"] == "no plugin drives any here"
 
 
 def test_a_plugin_that_failed_is_a_problem_with_its_cure(cli, monkeypatch):

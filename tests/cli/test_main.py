@@ -263,8 +263,9 @@ def test_styles_are_words_that_are_printed():
 
 
 @pytest.mark.parametrize("name", ["0000:03:00.0", "03:00.0", "lo"])
-def test_a_live_nic_is_told_from_a_slip_of_the_pen(cli, name):
+def test_a_live_nic_is_told_from_a_slip_of_the_pen(cli, name, monkeypatch):
+    monkeypatch.setenv("NICOFFLOAD_PLUGINS", "mock")
     answer = cli("capabilities", name)
     assert answer.code == 4
-    assert "no plugin that is installed drives live NICs" in answer.err
+    assert "no plugin that is in use drives live NICs" in answer.err
     assert "drives live NICs" not in cli("capabilities", "mock:ixbge").err

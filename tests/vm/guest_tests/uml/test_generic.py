@@ -75,3 +75,161 @@ def test_rules_go_in_are_read_back_counted_and_taken_out(nic, tmp_path, ask):
         again.remove_flows([rule.rule_id for rule in rules])
         assert again.flows() == ()
     assert int(nic.flow("count").read_text("ascii")) == 0
+
+
+def test_vfs_and_rates_are_set_read_back_and_undone(simulated_nic, tmp_path, ask):
+    made = simulated_nic()
+    with open_nic(made.handle, state_dir=tmp_path) as nic:
+        assert nic.vf_limit() == 4
+        nic.set_vf_count(3)
+        (state,) = nic.configure_vfs(
+            [
+                VfConfig(
+                    vf=1,
+                    mac=0x020000000001,
+                    vlan=VlanTag(vid=5, pcp=3, protocol="802.1ad"),
+                    spoof_check=True,
+                    trust=True,
+                    link_state=LinkState.DISABLE,
+                )
+            ]
+        )
+        assert (state.mac, state.trust, state.link_state) == (0x020000000001, True, LinkState.DISABLE)
+        report = nic.set_rates({1: RateLimit(min_tx_bps=10_000_000, max_tx_bps=50_000_000)})[0]
+        assert report.read_back == report.applied == report.requested
+        (link,) = ask(f"ip -j -d link show dev {made.netdevs[0]}")
+        shown = link["vfinfo_list"][1]
+        assert (shown["address"], shown["link_state"], shown["rate"]["max_tx"]) == (
+            "02:00:00:00:00:01",
+            "disable",
+            50,
+        )
+        before = nic.vfs()[2]
+        with pytest.raises(NicOffloadError):
+            nic.configure_vfs([VfConfig(vf=2, trust=True), VfConfig(vf=7, trust=True)])
+        assert nic.vfs()[2] == before
+        with pytest.raises(NotSupportedError, match="no function"):
+            nic.reset_vf(nic.lease_vf("test", ttl_s=60.0))
+        nic.set_vf_count(0, force=True)
+        assert nic.vfs() == ()
+
+
+def test_rates_in_switchdev_mode_go_through_devlink(nic, tmp_path, ask):
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        (report,) = opened.set_rates({1: RateLimit(min_tx_bps=8_000_000, max_tx_bps=40_000_000)})
+        assert report.read_back == RateLimit(min_tx_bps=8_000_000, max_tx_bps=40_000_000)
+        rates = ask("devlink -j port function rate show")["rate"]
+        assert rates[f"{nic.handle}/129"]["tx_max"] == 5_000_000
+        with pytest.raises(NicOffloadError) as refused:
+            opened.set_rates({0: RateLimit(max_tx_bps=6_000_000_000)})
+        assert "rate" in str(refused.value)
+        assert opened.rates()[0].read_back == RateLimit()
+
+
+def state_of(nic, ask):
+    """What the kernel holds of a NIC, without what differs from one to the next."""
+
+    def plain(one):
+        for action in one.get("options", {}).get("actions", ()):
+            for key in ("index", "used_hw_stats", "stats"):
+                action.pop(key, None)
+            if "to_dev" in action:
+                action["to_dev"] = nic.netdevs.index(action["to_dev"])
+            action.pop("installed", None), action.pop("last_used", None)
+        return one
+
+    filters = [
+        sorted(
+            (plain(one) for one in ask(f"tc -j filter show dev {name} ingress") if "options" in one),
+            key=lambda one: (one["pref"], one["options"]["handle"]),
+        )
+        for name in nic.netdevs
+    ]
+    (link,) = ask(f"ip -j -d link show dev {nic.netdevs[0]}")
+    prefix = nic.handle
+    rates = {
+        name.removeprefix(prefix): value
+        for name, value in ask("devlink -j port function rate show").get("rate", {}).items()
+        if name.startswith(prefix)
+    }
+    return filters, link.get("vfinfo_list"), rates
+
+
+def by_hand(commands, sh):
+    for line in commands:
+        if " > " in line:
+            subprocess.run(["sh", "-c", line], check=True)
+        else:
+            said = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+            assert said.returncode == 0, f"{line}: {said.stderr}"
+
+
+def test_the_commands_that_a_plan_explains_give_the_same_kernel_state(simulated_nic, tmp_path, sh, ask):
+    """One NIC is set by a plan, its twin by the commands that the plan shows."""
+    nics = [simulated_nic(), simulated_nic()]
+    for made in nics:
+        sh(f"devlink dev eswitch set {made.handle} mode switchdev")
+        sh(f"tc qdisc del dev {made.netdevs[0]} clsact")
+        made.set_vfs(2)
+        for name in made.netdevs:
+            sh(f"ethtool -K {name} hw-tc-offload off")
+    rules = [
+        *five_tuples(3, ToVf(vf=1)),
+        *five_tuples(2, Drop(), in_port=Masked(2, 0xFFFF)),
+        FlowRule(
+            match=Match.of(eth_dst="02:00:00:00:00:01", vlan_vid=7),
+            actions=(Mirror(port=3), ToVf(vf=0)),
+            priority=7,
+        ),
+        FlowRule(
+            match=Match.of(ipv6_dst="fe80::/16"),
+            actions=(Police(rate_bps=8_000_000, burst_bytes=20_001), ToPf()),
+        ),
+    ]
+    desired = DesiredState(
+        vfs=(
+            VfConfig(vf=0, mac=0x020000000002, vlan=VlanTag(vid=9), trust=True, link_state=LinkState.ENABLE),
+        ),
+        rates={1: RateLimit(max_tx_bps=40_000_000)},
+        flows=tuple(rules),
+    )
+    with open_nic(nics[1].handle, state_dir=tmp_path / "twin") as twin:
+        plan = twin.plan(desired)
+        commands = [line for step in plan.steps for line in step.equivalents]
+    assert {step.action for step in plan.steps} == {"configure_vf", "enable_table", "set_rate", "add_flow"}
+    assert all(step.equivalents for step in plan.steps)
+    with open_nic(nics[0].handle, state_dir=tmp_path / "one") as one:
+        one.apply(one.plan(desired))
+    by_hand(dict.fromkeys(commands), sh)
+    assert state_of(nics[0], ask) == state_of(nics[1], ask)
+
+
+def test_rules_of_others_stay_and_the_qdisc_goes_only_with_the_last(nic, tmp_path, sh, tell):
+    device = nic.netdevs[0]
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        rules = five_tuples(3, Drop())
+        opened.add_flows(rules)
+        sh(
+            f"tc filter add dev {device} ingress protocol ip pref 10 flower dst_ip 10.9.9.9 skip_sw action drop cookie 0123456789abcdef0123456789abcdef"
+        )
+        flows = opened.flows()
+        assert [each.ours for each in flows].count(False) == 1
+        opened.remove_flows([rule.rule_id for rule in rules])
+        (left,) = opened.flows()
+        assert (left.ours, left.rule.match) == (False, Match.of(ipv4_dst="10.9.9.9"))
+        assert "clsact" in tell("tc", "qdisc", "show", "dev", device).out
+        sh(f"tc filter del dev {device} ingress pref 10")
+        more = five_tuples(1, Drop())
+        opened.add_flows(more)
+        opened.remove_flows([more[0].rule_id])
+        assert "clsact" not in tell("tc", "qdisc", "show", "dev", device).out
+
+
+def test_a_full_table_refuses_with_its_name_and_an_atomic_change_leaves_nothing(nic, tmp_path):
+    nic.flow("max").write_text("10", "ascii")
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        with pytest.raises(NicOffloadError, match="full"):
+            opened.add_flows(five_tuples(12, Drop()))
+        assert int(nic.flow("count").read_text("ascii")) == 0
+        report = opened.add_flows(five_tuples(12, Drop()), atomic=False)
+        assert (len(report.installed), len(report.refused)) == (10, 2)
