@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -83,6 +83,8 @@ class FlowerTables(Mechanism):
         self._books: dict[int, HookBook] = {}
         self._rules: dict[int, FlowRule] = {}
         self._made: set[int] = set()
+        self._shown: dict[int, Sequence[str]] = {}
+        self._shown_books: dict[int, HookBook] = {}
 
     # ------------------------------------------------------------------------------------------------------- tables
 
@@ -137,6 +139,7 @@ class FlowerTables(Mechanism):
         """Install rules in the hardware alone (``skip_sw``), so that a driver's refusal is an error."""
         outcomes: list[Outcome] = [_NO_ANSWER] * len(placements)
         self._explainer = self.explainer()
+        self._forget_shown()
         targets = self._targets(self.nic.ports())
         by_port: dict[int | None, list[_Group]] = {}
         for group in _grouped(placements):
@@ -244,6 +247,7 @@ class FlowerTables(Mechanism):
 
     def destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
         """Remove rules by their cookies; a qdisc that this process made goes with the last filter on it."""
+        self._forget_shown()
         located = self._locate(refs)
         answers: list[NicOffloadError | None] = [
             None if one is not None else self.not_there(ref) for ref, one in zip(refs, located, strict=True)
@@ -324,7 +328,17 @@ class FlowerTables(Mechanism):
                     into.last_used_ns[row] = into.time_ns - int(found.idle_ns[at])
 
     def commands(self, placement: Placement) -> Sequence[str]:
-        """Return the `tc` commands, the one that makes the qdisc included where it is needed."""
+        """Return the `tc` commands, the one that makes the qdisc included where it is needed.
+
+        A rule has the same commands until rules are made or removed, and no two rules have one handle.
+        """
+        number = placement.rule.rule_id.int
+        found = self._shown.get(number)
+        if found is None:
+            found = self._shown[number] = self._commands(placement)
+        return found
+
+    def _commands(self, placement: Placement) -> Sequence[str]:
         ports = self.nic.ports()
         targets = self._targets(ports)
         rule = placement.rule
@@ -332,16 +346,22 @@ class FlowerTables(Mechanism):
         ifindex = self._ifindex(targets, UPLINK_PORT if port is None else port)
         like = self.lower(rule, targets)
         priority = self._priority(rule, placement)
-        book = self._load(ifindex)  # of its own: to show a command takes no number
+        commands = []
+        if ifindex not in self._shown_books:
+            # A book of its own: to show a command takes no number.
+            self._shown_books[ifindex] = self._load(ifindex)
+            with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
+                if qdisc.find(netlink, ifindex) is None:
+                    commands.append(f"tc qdisc add dev {ports.names()[ifindex]} clsact")
+        book = self._shown_books[ifindex]
         pref, number, _ = book.take(protocol_of_match(like.match), priority, 1)[0]
         handle = base_handle(names_port=port is not None, priority=priority) | number
         item = replace(like, pref=pref, handle=handle)
-        names = ports.names()
-        command = add_command(item, Hook.ingress(ifindex), names.__getitem__)
-        with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
-            if qdisc.find(netlink, ifindex) is not None:
-                return [command]
-        return [f"tc qdisc add dev {names[ifindex]} clsact", command]
+        return [*commands, add_command(item, Hook.ingress(ifindex), self._name_of(ports))]
+
+    def _name_of(self, ports: Ports) -> Callable[[int], str]:
+        """Return what names the devices of a command; a mechanism whose targets are others overrides it."""
+        return ports.names().__getitem__
 
     # ------------------------------------------------------------------------------------------- for plugins to refine
 
@@ -369,6 +389,10 @@ class FlowerTables(Mechanism):
         return NotFoundError(f"rule {ref.rule_id} is not in table {ref.table}", device=self.nic.device)
 
     # ------------------------------------------------------------------------------------------------------ insides
+
+    def _forget_shown(self) -> None:
+        self._shown.clear()
+        self._shown_books.clear()
 
     def _targets(self, ports: Ports) -> Targets:
         return Targets(ifindexes=ports.ifindexes(), queues=self._queues)
