@@ -153,10 +153,13 @@ def compose(
     has_rates = profile.rates.min_tx.supported != "no" or profile.rates.max_tx.supported != "no"
     rates = LinuxRates(nic) if has_vfs and (has_rates or profile.rates.devlink is not None) else None
     loses = "link_speed_change" in lost or "link_change" in lost
+    flows = LinuxFlows(nic, serving) if serving else None
     return LinuxDriver(
         nic,
-        flows=LinuxFlows(nic, serving) if serving else None,
-        functions=LinuxFunctions(nic, maker or PciMaker(nic)) if has_vfs else None,
+        flows=flows,
+        functions=LinuxFunctions(nic, maker or PciMaker(nic), flows.dump if flows else None)
+        if has_vfs
+        else None,
         rates=rates,
         statistics=LinuxStatistics(nic) if profile.statistics.port or profile.statistics.vf else None,
         upkeep=RateUpkeep(nic, rates) if rates is not None and loses else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nicoffload.driver.contract import InstalledRule, Placement, RuleRef
+from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
 from nicoffload.errors import NicOffloadError
 from nicoffload.kernel.link import read_speed_bps
 from nicoffload.linux.errnos import explain
@@ -24,14 +24,20 @@ class RuleExplainer:
         nic: The NIC.
         tables: Of the mechanism.
         read: Reads the rules that stand in all tables of the NIC.
+        states: Reads the tables of the mechanism.
     """
 
     def __init__(
-        self, nic: LinuxNic, tables: Sequence[Table], read: Callable[[], Sequence[InstalledRule]]
+        self,
+        nic: LinuxNic,
+        tables: Sequence[Table],
+        read: Callable[[], Sequence[InstalledRule]],
+        states: Callable[[], Sequence[TableState]],
     ) -> None:
         self._nic = nic
         self._tables = {table.name: table for table in tables}
         self._read = read
+        self._states = states
         self._bases: dict[str, Situation] = {}
 
     def created(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:
@@ -71,12 +77,18 @@ class RuleExplainer:
             rules: Sequence[InstalledRule] = ()
             with contextlib.suppress(NicOffloadError, OSError):
                 rules = self._read()
+            rows = table.rows
+            enabled = None
+            with contextlib.suppress(NicOffloadError, OSError):
+                [state] = [each for each in self._states() if each.table is table]
+                rows, enabled = state.rows, not state.blocked
             bank = {one.name for one in self._nic.profile.tables if one.bank == table.bank}
             mine = [rule for rule in rules if rule.ref.table in bank]
             found = self._bases[table.name] = Situation(
                 table=table,
                 standing=Standing(table, mine),
-                rows=table.rows,
+                rows=rows,
+                enabled=enabled,
                 in_use=len(mine) * table.rows_per_rule,
                 rival_rules=sum(rule.ref.table in table.excludes for rule in rules),
                 mode=self._nic.eswitch_mode() or "",

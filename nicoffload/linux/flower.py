@@ -34,6 +34,7 @@ from nicoffload.linux.filter_reading import FilterReader
 from nicoffload.linux.hook_book import HookBook, Located, is_ours
 from nicoffload.linux.marks import PREFS, base_handle
 from nicoffload.linux.mechanism import Mechanism
+from nicoffload.linux.modes import change_mode, mode_command, obstacles
 from nicoffload.linux.nic import UPLINK_PORT, LinuxNic, Ports, feature_name
 from nicoffload.model import Action, FlowRule, Masked, Match, format_switch_port
 from nicoffload.profiles.types import Table
@@ -98,22 +99,38 @@ class FlowerTables(Mechanism):
         states = []
         for table in self.tables:
             reasons = self.blocked(table)
+            against = tuple(obstacles(self.nic, flows=in_use)) if _is_mode(reasons) else ()
             states.append(
                 TableState(
                     table=table,
                     rows=table.rows,
                     in_use=in_use * table.rows_per_rule if table is active else 0,
-                    blocked=reasons,
-                    enable=self.cost(table, reasons),
+                    blocked=(*reasons, *against),
+                    enable=self.cost(table, (*reasons, *against)),
                 )
             )
         return states
 
     def enable(self, table: Table) -> None:
-        """Turn on the feature on the uplink and on every representor."""
+        """Change the mode of the switch, and turn on the feature on the uplink and on every representor."""
+        mode = table.needs.eswitch_mode
+        if mode and self.nic.eswitch_mode() not in (None, mode):
+            in_use = sum(map(self._count_in_hardware, self.nic.ports().ifindexes().values()))
+            change_mode(self.nic, mode, flows=in_use)
+            self._books.clear()  # mlx5 makes network devices anew
+            if not table.needs.feature:
+                return
         self._needed(table)
         for ifname in self._ifnames():
             set_feature(self.nic.kernel, ifname, feature_name(table.needs.feature), on=True)
+
+    def enable_commands(self, table: Table) -> Sequence[str]:
+        """Return the `devlink` and `ethtool` commands."""
+        mode = table.needs.eswitch_mode
+        commands = list(super().enable_commands(table))
+        if mode and self.nic.eswitch_mode() not in (None, mode):
+            return [mode_command(self.nic, mode), *commands]
+        return commands
 
     def _ifnames(self) -> list[str]:
         return list(self.nic.ports().names().values())
@@ -485,6 +502,10 @@ class FlowerTables(Mechanism):
         ):
             qdisc.delete(netlink, ifindex)
         self._made.discard(ifindex)
+
+
+def _is_mode(reasons: Sequence[Reason]) -> bool:
+    return any(reason.code == "table.eswitch_mode" for reason in reasons)
 
 
 _NO_ANSWER = NicOffloadError("the kernel did not answer")

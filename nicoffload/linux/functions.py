@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nicoffload.driver.contract import VirtualFunctions
+from nicoffload.driver.contract import InstalledRule, VirtualFunctions
 from nicoffload.errors import (
+    ConflictError,
     DeviceBusyError,
     InvalidRequestError,
     NicOffloadError,
     NotFoundError,
     NotSupportedError,
     Reason,
+    VerificationError,
 )
 from nicoffload.kernel.devlink import Devlink, PortFlavour, function_command
 from nicoffload.kernel.vf import VfLink, VfRefusal, VfReport, VfRequest, set_commands
@@ -20,7 +22,7 @@ from nicoffload.linux.explaining import explain_vf
 from nicoffload.linux.makers import VfMaker
 from nicoffload.linux.nic import POLL_S, LinuxNic
 from nicoffload.linux.situation import Operation
-from nicoffload.model import Disruption, LinkState, RateLimit, VfConfig, VfState
+from nicoffload.model import Disruption, LinkState, RateLimit, ToQueue, VfConfig, VfState
 from nicoffload.profiles.types import Setting, VfFacts
 
 SETTINGS = ("mac", "vlan", "spoof_check", "trust", "link_state")
@@ -34,11 +36,15 @@ class LinuxFunctions(VirtualFunctions):
     Args:
         nic: The NIC.
         maker: What makes its VFs.
+        rules: Reads the rules that stand in its tables: VFs can take the queues that they name.
     """
 
-    def __init__(self, nic: LinuxNic, maker: VfMaker) -> None:
+    def __init__(
+        self, nic: LinuxNic, maker: VfMaker, rules: Callable[[], Sequence[InstalledRule]] | None = None
+    ) -> None:
         self._nic = nic
         self._maker = maker
+        self._rules = rules
 
     def limit(self) -> int:
         """Return how many VFs there can be."""
@@ -69,7 +75,12 @@ class LinuxFunctions(VirtualFunctions):
             before = len(self._maker.addresses())
             if count == before:
                 return Disruption.NONE
-            self._maker.make(count)
+            if count:
+                self._refuse_if_queues_go()
+            try:
+                self._maker.make(count)
+            except NicOffloadError as error:
+                raise self.not_made(error, count, before) from error
         return Disruption.VF_RESET if before else Disruption.NONE
 
     def configure_many(self, configs: Sequence[VfConfig]) -> Sequence[NicOffloadError | None]:
@@ -115,6 +126,15 @@ class LinuxFunctions(VirtualFunctions):
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
 
+    def not_made(self, error: NicOffloadError, count: int, before: int) -> NicOffloadError:
+        """Return what a driver's refusal to make VFs means."""
+        if error.errno is None or isinstance(error, NotSupportedError | VerificationError):
+            return error  # it was not the driver, or its profile was asked already
+        gone = not before or self._nic.count_vfs() == 0  # it was not the way to 0 that was refused
+        return explain_vf(
+            self._nic, error, Operation.VF_COUNT, "vf.create", path="/count", count=count if gone else 0
+        )
+
     def refused(self, error: NicOffloadError, config: VfConfig, setting: str) -> NicOffloadError:
         """Return what a driver's refusal of a setting means."""
         return explain_vf(
@@ -127,6 +147,30 @@ class LinuxFunctions(VirtualFunctions):
             setting=setting,
             value=getattr(config, setting),
         )
+
+    # ------------------------------------------------------------------------------------------------------- queues
+
+    def _refuse_if_queues_go(self) -> None:
+        """Refuse to make VFs whose queues rules name: the driver takes them from the PF, and leaves the rules."""
+        sriov = self._nic.profile.sriov
+        left = sriov.pf_queues_with_vfs if sriov is not None else None
+        if left is None or self._rules is None:
+            return
+        lost = sorted(
+            action.queue
+            for installed in self._rules()
+            for action in installed.rule.actions
+            if isinstance(action, ToQueue) and action.queue >= left
+        )
+        if lost:
+            queues = ", ".join(map(str, dict.fromkeys(lost)))
+            raise ConflictError(
+                f"{len(lost)} rules deliver to queue {queues} of the PF, which has {left} while VFs exist",
+                existing=f"rules to queue {queues}",
+                path="/count",
+                device=self._nic.device,
+                hint="remove those rules, or let them deliver to a queue that stays",
+            )
 
     # ------------------------------------------------------------------------------------------------------ reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -103,7 +104,7 @@ class Mechanism(ABC):
 
     def explainer(self) -> RuleExplainer:
         """Return what explains refusals; each bulk call begins with a new one, which reads the NIC anew."""
-        return RuleExplainer(self.nic, self.tables, self.read_all)
+        return RuleExplainer(self.nic, self.tables, self.read_all, self.states)
 
     def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:
         """Return what a driver's refusal of a rule means."""
@@ -153,15 +154,23 @@ class Mechanism(ABC):
             )
 
     def _has_traffic_classes(self) -> bool:
+        """Tell whether a transmit queue is of another class than 0, which all are without traffic classes."""
+        folder = f"class/net/{self.nic.pf().ifname}/queues"
         try:
-            self.nic.kernel.read_sysfs(f"class/net/{self.nic.pf().ifname}/queues/tx-0/traffic_class")
-        except OSError:  # EINVAL: the device has none
+            names = [name for name in self.nic.kernel.list_sysfs(folder) if name.startswith("tx-")]
+        except OSError:
             return False
-        return True
+        for name in names:
+            with contextlib.suppress(OSError):  # EINVAL: the queue is of no class
+                if self.nic.kernel.read_sysfs(f"{folder}/{name}/traffic_class").strip() != b"0":
+                    return True
+        return False
 
     def cost(self, table: Table, blocked: Iterable[Reason]) -> Disruption | None:
         """Return what enabling a table would cost; None where it is not blocked or can't be enabled from here."""
         codes = {reason.code for reason in blocked}
+        if codes == {"table.eswitch_mode"}:
+            return Disruption.LINK_FLAP  # its network device is made anew, or closed and opened
         if codes != {"table.feature"}:
             return None
         for name in self._ifnames():

@@ -19,6 +19,7 @@ from nicoffload.linux.counting import CounterColumns
 from nicoffload.linux.mechanism import Mechanism
 from nicoffload.linux.nic import LinuxNic
 from nicoffload.linux.reading import table_of, unreadable
+from nicoffload.linux.standing import Standing
 from nicoffload.profiles.types import Table
 
 _TYPES = {kind.name.lower(): kind for kind in FlowType}
@@ -56,6 +57,8 @@ class NtupleTables(Mechanism):
                 in_use=used[table.name],
                 blocked=reasons,
                 enable=self.cost(table, reasons),
+                # No request asks the firmware, so a rule shows when it is tried.
+                firmware_shapes=None if table.mask_model == "firmware_list" else (),
             )
             for table, reasons in zip(self.tables, blocked, strict=True)
         ]
@@ -65,9 +68,11 @@ class NtupleTables(Mechanism):
         self._explainer = self.explainer()
         table = self._open()
         taken = self._taken(table, placements)
+        standing = self._standing(placements)
         outcomes: list[Outcome] = []
         for placement in placements:
             try:
+                self._refuse_twin(placement, standing.get(placement.table))
                 outcomes.append(self._insert(table, placement, taken))
             except NicOffloadError as error:
                 outcomes.append(self.refused(error, placement))
@@ -133,6 +138,34 @@ class NtupleTables(Mechanism):
             return set(table.locations())
         except NicOffloadError:
             return set()  # the driver says why, when it is told of the first rule
+
+    def _standing(self, placements: Sequence[Placement]) -> dict[str, Standing]:
+        """Return what stands in tables whose driver replaces a rule with the same match, whoever's it is."""
+        names = {placement.table for placement in placements}
+        replacing = [
+            table for table in self.tables if table.name in names and table.duplicate.answer == "replace"
+        ]
+        if not replacing:
+            return {}
+        rules = self.dump(None)
+        return {
+            table.name: Standing(table, [rule for rule in rules if rule.ref.table == table.name])
+            for table in replacing
+        }
+
+    def _refuse_twin(self, placement: Placement, standing: Standing | None) -> None:
+        if standing is None:
+            return
+        match = placement.rule.match
+        if standing.copies(match, but=None):
+            raise ConflictError(
+                f"a rule with the same match is in table {placement.table}, and the driver would replace it",
+                existing=f"table {placement.table}",
+                device=self.nic.device,
+                path="/match",
+                hint="remove the other rule first",
+            )
+        standing.add(match)
 
     def _insert(self, table: NtupleTable, placement: Placement, taken: set[int]) -> RuleRef:
         slot = placement.slot

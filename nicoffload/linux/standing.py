@@ -36,6 +36,10 @@ class Standing:
             group, shape = self._masked(rule.match)
             self._masks.setdefault(group, Counter())[shape] += 1
 
+    def add(self, match: Match) -> None:
+        """Note one more rule, for `copies`."""
+        self._copies[self._identity(match)] += 1
+
     def copies(self, match: Match, *, but: int | None) -> int:
         """Return how many rules match the same, that in slot `but` left out."""
         identity = self._identity(match)

@@ -108,6 +108,7 @@ class U32Tables(Mechanism):
 
     def create(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
         """Install rules; what the hardware did not take is removed again, and refused."""
+        self._explainer = self.explainer()
         outcomes: dict[int, Outcome] = {}
         ifindex = self.nic.pf().ifindex
         self._ensure_qdisc(ifindex)
@@ -186,14 +187,6 @@ class U32Tables(Mechanism):
         return words
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
-
-    def refused(self, error: NicOffloadError, placement: Placement) -> NicOffloadError:  # noqa: ARG002 - plugins override it
-        """Return what a driver's refusal of a rule means."""
-        return error
-
-    def not_removed(self, error: NicOffloadError, ref: RuleRef) -> NicOffloadError:  # noqa: ARG002 - likewise
-        """Return what a driver's refusal to remove a rule means."""
-        return error
 
     def not_there(self, ref: RuleRef) -> NicOffloadError:
         """Return the error for a rule that is not there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nicoffload import load_registry
+from nicoffload import load_registry, open_nic
 from nicoffload.driver import Driver, Placement
 from nicoffload.model import FlowRule, Match
 from nicoffload.registry import Registry
@@ -41,6 +41,16 @@ class Live:
     def table(self, name):
         """Return the state of a table."""
         return next(state for state in self.driver.flow_filters.tables() if state.table.name == name)
+
+    def open(self, folder):
+        """Open the NIC with journal and compiler, as a user would."""
+        return open_nic(
+            ADDRESS,
+            registry=registry(self.kernel),
+            state_dir=folder,
+            monotonic_s=self.kernel.monotonic_s,
+            sleep_s=self.kernel.sleep_s,
+        )
 
     def asked(self, kind):
         """Return what was asked of the kernel of one kind."""

@@ -10,7 +10,7 @@ from nicoffload.testing.fake_kernel.errnos import as_oserror, refusal
 from nicoffload.testing.fake_kernel.hotplug import VF_OFFSET, VF_STRIDE, Hotplug
 from nicoffload.testing.fake_kernel.sysfs_values import pci_number, simulated_number, truth
 from nicoffload.testing.fake_kernel.tree import File, Folder, Link, Node, fixed
-from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, World
+from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, NetdevKind, World
 
 _HOST = "devices/pci0000:00"
 _VIRTUAL = "devices/virtual"
@@ -249,10 +249,42 @@ def _netdev(netdev: FakeNetdev, parent: str) -> Folder:
         "phys_port_name": _perhaps(netdev.port_name),
         "phys_port_id": _perhaps(""),
         "subsystem": Link("../../../../../class/net"),
+        "speed": _speed(netdev),
+        "queues": _queues(netdev),
     }
     if parent:
         nodes["device"] = Link(f"../../../{parent}")
     return _fixed_folder(nodes)
+
+
+def _speed(netdev: FakeNetdev) -> File:
+    """Return the speed in Mbit/s; -1 while the link is down, and no answer from what has no link of its own."""
+
+    def show() -> str:
+        if netdev.nic is None or netdev.kind is not NetdevKind.PF:
+            raise refusal(errno.EINVAL)
+        bps = netdev.nic.device.link_bps
+        return str(bps // 1_000_000) if bps else "-1"
+
+    return File(read=show)
+
+
+def _queues(netdev: FakeNetdev) -> Folder:
+    def entries() -> Mapping[str, Node]:
+        count, classes = 1, 0
+        if netdev.nic is not None and netdev.kind is NetdevKind.PF:
+            count = netdev.nic.device.pf_queues
+            classes = count // 2 if netdev.nic.device.features["mqprio"] else 0
+        elif netdev.nic is not None and netdev.kind is NetdevKind.VF:
+            count = netdev.nic.device.sriov.targets().queues_per_vf
+        found: dict[str, Node] = {f"rx-{queue}": _fixed_folder({}) for queue in range(count)}
+        for queue in range(count):
+            # Traffic classes that are set up have the queues from the middle on.
+            number = "1" if classes and queue >= count - classes else "0"
+            found[f"tx-{queue}"] = _fixed_folder({"traffic_class": fixed(number)})
+        return found
+
+    return Folder(entries)
 
 
 def _perhaps(text: str) -> File:
