@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from nicoffload import load_registry
-from nicoffload.driver import Driver
+from nicoffload.driver import Driver, OpenContext
 from nicoffload.errors import NotFoundError, NotSupportedError
 from nicoffload.kernel.discovery import FoundFunction, discover
 from nicoffload.linux.catalog import PciFactory, PciFamilies, pci_id
@@ -54,7 +54,13 @@ def kernel():
 
 @pytest.fixture
 def context(kernel):
-    return load_registry(kernel=kernel)._context(wall_clock_s=lambda: 0.0)
+    return OpenContext(
+        profiles=PROFILES,
+        kernel=kernel,
+        wall_clock_s=lambda: 0.0,
+        monotonic_s=kernel.monotonic_s,
+        sleep_s=kernel.sleep_s,
+    )
 
 
 def factory(vendor):
