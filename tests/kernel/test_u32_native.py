@@ -201,7 +201,7 @@ def test_the_seam_of_this_kernel(kernel):
         kernel.ethtool("a-name-that-is-too-long", bytes(4))
     answer = kernel.ethtool("ours", struct.pack("=I192x", 0x3))  # ETHTOOL_GDRVINFO
     assert answer[4:8] == b"veth"
-    assert int(kernel.read_sysfs("kernel/mm/transparent_hugepage/hpage_pmd_size")) > 0
+    assert int(kernel.read_sysfs("class/net/lo/mtu")) > 0
     assert "class" in kernel.list_sysfs("")
     with pytest.raises(InvalidRequestError, match="below sysfs"):
         kernel.read_sysfs("../etc/passwd")
