@@ -20,7 +20,7 @@ $(shell rm -f $(VENV)/.stamp-*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vm check docs bench fuzz golden clean
+.PHONY: help demo lab test test-vm check docs bench fuzz golden clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -30,6 +30,14 @@ demo: $(VENV)/.stamp-run  ## Place the flows of a real capture on an emulated NI
 	@mkdir -p build/demo
 	@$(VENV)/bin/flexivoffload replay examples/captures/office.pcap.gz --nic mock:sfn5122f \
 	    --policy examples/policies/office.yaml --vms examples/captures/office.vms.json --html build/demo/report.html
+
+lab:  ## Measure with real packets what offloading does on this machine; needs root
+	@[ "$$(id -u)" -eq 0 ] || { echo "lab: needs root for its network namespaces: run \`sudo make lab\`;" \
+	    "without root, \`make demo\` replays a capture on an emulated NIC instead" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ! command -v apt-get >/dev/null \
+	    || { echo "lab: installing python3-venv"; apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; }
+	@$(MAKE) --no-print-directory $(VENV)/.stamp-run
+	@$(PY) -m examples.lab $(if $(filter-out 0 no,$(QUICK)),--quick) $(if $(VMS),--vms '$(VMS)')
 
 test: $(VENV)/.stamp-dev  ## Run every test
 	@echo "test: every test of tests/ and plugins/*/tests"
@@ -43,7 +51,7 @@ check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests 
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@echo "check: mypy --strict"
-	@$(PY) -m mypy $(TYPED) $(wildcard examples/*.py)
+	@$(PY) -m mypy $(TYPED) $(wildcard examples/*.py) examples/lab
 	@echo "check: import contracts"
 	@$(VENV)/bin/lint-imports --no-logo
 	@echo "check: fast tests"

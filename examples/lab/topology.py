@@ -1,0 +1,219 @@
+"""The lab's network: a wire, a host with a virtual switch, VMs; each a namespace, the software NIC between them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.lab.shell import LabError, Processes, attempt, kill, run, wait_for
+from nicoffload.flexivoffload.vms import Vm
+from nicoffload.model import parse_mac
+
+NIC_NAME = "nlab"
+NIC = f"soft:{NIC_NAME}"
+PREFIX = "nicolab-"
+WIRE, HOST = f"{PREFIX}wire", f"{PREFIX}host"
+RUN_DIR = Path("/run/nicoffload-lab")
+STATE = {"NICOFFLOAD_STATE_DIR": str(RUN_DIR / "state")}
+"""The journal of the lab's NIC is the lab's own."""
+
+WIRE_IP = "10.97.0.1"
+LINK_BPS = 25_000_000_000
+TABLE_ROWS = 4096
+MAX_VMS = 12
+
+WIRE_PORT = f"{NIC_NAME}w"
+PF_PORT = f"{NIC_NAME}pf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabVm:
+    """One VM.
+
+    Args:
+        number: From 1 on.
+        mac: Of its virtual function.
+        pid: A process in its namespace, whose /proc shows its counters.
+    """
+
+    number: int
+    mac: str
+    pid: int
+
+    @property
+    def vf(self) -> int:
+        """Index of its virtual function."""
+        return self.number - 1
+
+    @property
+    def netns(self) -> str:
+        """Its namespace."""
+        return vm_netns(self.number)
+
+    @property
+    def ip(self) -> str:
+        """Its address."""
+        return f"10.97.1.{self.number}"
+
+    @property
+    def port(self) -> str:
+        """Its interface: the virtual function."""
+        return f"{NIC_NAME}vf{self.vf}"
+
+    @property
+    def representor(self) -> str:
+        """The port of the virtual switch that stands for its interface."""
+        return f"{NIC_NAME}r{self.vf}"
+
+    def as_vm(self) -> Vm:
+        """Return it as FlexivOffload knows it."""
+        return Vm(name=f"vm{self.number}", vf=self.vf, macs=(parse_mac(self.mac),), ips=(self.ip,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """What was built.
+
+    Args:
+        vms: The VMs.
+        wire_pid: A process in the namespace of the wire.
+        host_pid: A process in the namespace of the virtual switch.
+    """
+
+    vms: tuple[LabVm, ...]
+    wire_pid: int
+    host_pid: int
+
+    @property
+    def switch_ports(self) -> tuple[str, ...]:
+        """The ports of the virtual switch: the PF for the wire, and a representor for each VM."""
+        return (PF_PORT, *(vm.representor for vm in self.vms))
+
+
+def vm_netns(number: int) -> str:
+    """Return the namespace of a VM."""
+    return f"{PREFIX}vm{number}"
+
+
+def our_namespaces() -> list[str]:
+    """Return the namespaces of the lab that exist, whoever made them."""
+    names = [line.split()[0] for line in run("ip", "netns", "list").splitlines() if line.strip()]
+    known = {WIRE, HOST, *(vm_netns(number) for number in range(1, MAX_VMS + 1))}
+    return [name for name in names if name in known]
+
+
+def nic_exists() -> bool:
+    """Tell whether the lab's software NIC is there, whoever made it."""
+    return f"nicsoft-{NIC_NAME}" in run("ip", "netns", "list").split()
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Let one lab run at a time on a machine.
+
+    Raises:
+        LabError: Another one runs.
+    """
+    RUN_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (RUN_DIR / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            file.seek(0)
+            raise LabError(
+                f"another lab is running, process {file.read().strip()}; wait for it, or end it"
+            ) from cause
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def clean_up() -> bool:
+    """Remove the lab, also what a run that was killed left behind; tell whether there was something."""
+    namespaces = our_namespaces()
+    there = bool(namespaces) or nic_exists()
+    for name in namespaces:
+        kill([int(pid) for pid in run("ip", "netns", "pids", name).split()])
+    if nic_exists():
+        _soft("destroy", NIC_NAME)
+    for name in namespaces:
+        attempt("ip", "netns", "delete", name)
+    return there
+
+
+def _soft(*words: str, netns: str = "") -> None:
+    run(sys.executable, "-m", "nicoffload.cli.main", "soft", *words, netns=netns, environment=STATE)
+
+
+def build(processes: Processes, vms: int) -> Topology:
+    """Build the lab's network.
+
+    Args:
+        processes: Where the processes that hold the namespaces are kept.
+        vms: How many VMs, 1 to 12.
+
+    Raises:
+        LabError: Something is in the way.
+    """
+    pids = {}
+    for name in (WIRE, HOST, *(vm_netns(number) for number in range(1, vms + 1))):
+        run("ip", "netns", "add", name)
+        for setting in ("all.disable_ipv6=1", "default.disable_ipv6=1"):
+            attempt("sysctl", "-q", "-w", f"net.ipv6.conf.{setting}", netns=name)
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        pids[name] = processes.start(["sleep", "infinity"], name).pid
+    sizes = ("--rows", str(TABLE_ROWS), "--link-bps", str(LINK_BPS))
+    _soft("create", NIC_NAME, "--vfs", str(vms), *sizes, netns=HOST)
+    run("ip", "-n", HOST, "link", "set", WIRE_PORT, "netns", WIRE)
+    wire_mac = _up(WIRE, WIRE_PORT, WIRE_IP)
+    built = []
+    for number in range(1, vms + 1):
+        name = vm_netns(number)
+        vm = LabVm(number=number, mac="", pid=pids[name])
+        run("ip", "-n", HOST, "link", "set", vm.port, "netns", name)
+        vm = LabVm(number=number, mac=_up(name, vm.port, vm.ip), pid=pids[name])
+        _neighbour(name, vm.port, WIRE_IP, wire_mac)
+        _neighbour(WIRE, WIRE_PORT, vm.ip, vm.mac)
+        built.append(vm)
+    topology = Topology(vms=tuple(built), wire_pid=pids[WIRE], host_pid=pids[HOST])
+    for port in topology.switch_ports:
+        run("ip", "-n", HOST, "link", "set", port, "up")
+    wait_for(lambda: _is_up(WIRE, WIRE_PORT), f"{WIRE_PORT} did not come up")
+    return topology
+
+
+def _up(netns: str, port: str, ip: str) -> str:
+    """Give an interface its address; return its MAC address."""
+    run("ip", "-n", netns, "link", "set", port, "up")
+    run("ip", "-n", netns, "address", "add", f"{ip}/16", "dev", port)
+    return str(json.loads(run("ip", "-j", "-n", netns, "link", "show", port))[0]["address"])
+
+
+def _neighbour(netns: str, port: str, ip: str, mac: str) -> None:
+    # Fixed, so that no ARP request comes between: it would be flooded to all VMs.
+    run("ip", "-n", netns, "neighbour", "replace", ip, "lladdr", mac, "dev", port, "nud", "permanent")
+
+
+def _is_up(netns: str, port: str) -> bool:
+    return bool(re.search(r"\bLOWER_UP\b", run("ip", "-n", netns, "link", "show", port)))
+
+
+def cut_segments(topology: Topology, *, on: bool) -> None:
+    """Let the ends send packets of the MTU's size rather than big ones that are cut late (GSO), or let them not.
+
+    Equivalent to: `ethtool -K DEV tx off tso off gso off gro off` on the wire and in each VM.
+    """
+    state = "off" if on else "on"
+    ends = [(WIRE, WIRE_PORT), *((vm.netns, vm.port) for vm in topology.vms)]
+    for netns, port in ends:
+        # One by one: to turn tx off turns tso off as well, and a driver may hold some of them fixed.
+        for feature in ("tx", "tso", "gso", "gro"):
+            attempt("ethtool", "-K", port, feature, state, netns=netns)

@@ -1,0 +1,169 @@
+"""The parts of the lab that need neither root nor packets."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+from examples.lab import flows, needs, topology
+from examples.lab.counters import CpuMeter, Traffic, cpu_ns, parse_net_dev
+from examples.lab.iperf import Received, parse_client
+from examples.lab.plan import PathsStep, PeakStep, RateStep, TcpStep, UdpStep, duration_s, steps
+from examples.lab.shell import LabError, Processes, output_of, run, wait_for
+from nicoffload import open_nic
+from nicoffload.codec import format_rule
+from nicoffload.compiler import Refusal
+from nicoffload.flexivoffload.policy import parse_policy
+from nicoffload.flexivoffload.policy.types import Granularity
+
+NET_DEV = """Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier comp.
+    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0     0
+nlabpf:3000 20 0 4 0 0 0 0 500 5 0 0 0 0 0 0
+"""
+
+
+def test_counters_of_interfaces_are_read():
+    assert parse_net_dev(NET_DEV)["nlabpf"] == Traffic(
+        rx_bytes=3000, rx_packets=20, rx_dropped=4, tx_bytes=500, tx_packets=5
+    )
+
+
+def test_counters_are_told_from_one_point_in_time_on():
+    now, before = Traffic(rx_bytes=9, tx_packets=4), Traffic(rx_bytes=5, tx_packets=4)
+    assert now.since(before) == Traffic(rx_bytes=4)
+
+
+def test_cpu_time_is_told_by_group():
+    own = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        meter = CpuMeter({"busy": [own.pid], "nobody": []})
+        wait_for(lambda: meter.seconds()["busy"] > 0.02, "the process did not run")
+        assert meter.seconds()["nobody"] == 0
+    finally:
+        own.kill()
+        own.wait()
+    assert cpu_ns(own.pid) == 0
+
+
+def client(**changes):
+    end = {"sum_received": {"bits_per_second": 9.5e7}, "sum_sent": {"retransmits": 2}}
+    return json.dumps({"end": end, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (client(), Received(goodput_bps=9.5e7, retransmits=2)),
+        (client(error="unable to connect"), Received(error="unable to connect")),
+        ("iperf3: parameter error", Received(error="iperf3: parameter error")),
+        ("", Received(error="iperf3 said nothing")),
+    ],
+)
+def test_what_iperf3_says_is_read(text, expected):
+    assert parse_client(text) == expected
+
+
+@pytest.mark.parametrize("there", [set(), {"iperf3", "tc"}, set(needs.PROGRAMS)])
+def test_what_is_missing_is_named_by_package(there):
+    found = needs.missing(lambda program: program if program in there else None)
+    assert found == sorted({package for program, package in needs.PROGRAMS.items() if program not in there})
+
+
+def test_without_root_one_line_says_what_to_do_instead(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(LabError, match=r"needs root.*sudo make lab.*make demo") as error:
+        needs.check_root()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("quick", "most_s"), [(True, 120), (False, 600)])
+def test_a_run_takes_the_time_that_is_promised(quick, most_s):
+    whole = [*steps("ovs", quick=quick, vms=12), *steps("bridge", quick=quick, vms=12)]
+    assert sum(duration_s(step) for step in whole) < most_s
+    assert {type(step) for step in whole} == {RateStep, PeakStep, UdpStep, TcpStep, PathsStep}
+
+
+def test_a_whole_run_has_what_the_issue_asks():
+    plan = list(steps("ovs", quick=False, vms=12))
+    for mode in ("vswitch", "offloaded"):
+        counts = [
+            step.vms
+            for step in plan
+            if isinstance(step, RateStep) and (step.mode, step.segments) == (mode, "gso")
+        ]
+        assert counts == list(range(1, 13))
+    assert 2000 in [step.switches for step in plan if isinstance(step, UdpStep)]
+    assert any(isinstance(step, RateStep) and step.segments == "mtu" and step.vms == 12 for step in plan)
+
+
+@pytest.mark.parametrize("vms", range(1, 13))
+@pytest.mark.parametrize("quick", [True, False])
+def test_no_step_asks_for_more_vms_than_there_are(vms, quick):
+    for vswitch in ("ovs", "bridge"):
+        plan = list(steps(vswitch, quick=quick, vms=vms))
+        assert all(step.vms <= vms for step in plan if isinstance(step, RateStep | PathsStep))
+        measured = [step for step in plan if isinstance(step, RateStep)]
+        assert len(set(measured)) == len(measured)
+
+
+def lab_vms(count):
+    return [topology.LabVm(number=number, mac="02:00:00:00:00:01", pid=1) for number in range(1, count + 1)]
+
+
+def test_a_flow_has_a_rule_each_way():
+    there, back = flows.rules(lab_vms(1), flows.TCP, flows.SERVER_PORT)
+    assert format_rule(there).startswith(
+        "tcp,nw_src=10.97.0.1,nw_dst=10.97.1.1,tp_src=40001,tp_dst=5201 actions=vf:0"
+    )
+    assert "tp_src=5201,tp_dst=40001" in format_rule(back)
+    assert "in_port" in format_rule(back)
+
+
+def test_a_nic_with_exact_matches_takes_the_rules_of_all_vms():
+    with open_nic("mock:mlx5,vfs=12") as nic:
+        asked = flows.rules(lab_vms(12), flows.TCP, flows.SERVER_PORT)
+        assert not [answer for answer in nic.check_all(asked) if isinstance(answer, Refusal)]
+
+
+def test_names_of_devices_fit_into_linux():
+    vm = lab_vms(12)[-1]
+    for name in (vm.port, vm.representor, topology.PF_PORT, topology.WIRE_PORT):
+        assert len(name) <= 15
+    assert vm.as_vm().ips == ("10.97.1.12",)
+
+
+def test_the_manager_s_policy_is_one_of_flows():
+    from examples.lab.manage import POLICY
+
+    assert parse_policy(POLICY).granularity == (Granularity.FLOW,)
+
+
+def test_a_program_that_fails_is_named_with_its_last_words():
+    with pytest.raises(LabError, match=r"`sh -c .*` failed: no such thing"):
+        run("sh", "-c", "echo first; echo no such thing >&2; exit 3")
+    with pytest.raises(LabError, match="nothing-like-it is not installed"):
+        run("nothing-like-it")
+
+
+def test_what_runs_beside_us_ends_with_us():
+    with Processes() as processes:
+        sleeper = processes.start(["sleep", "100"])
+        speaker = processes.start(["sh", "-c", "read word; echo got $word"])
+        assert output_of(speaker, "the speaker", 10, say="this\n") == "got this\n"
+    assert sleeper.returncode == -9
+
+
+def test_the_lab_uses_what_anybody_can_use(repo_root):
+    public = ("nicoffload.codec", "nicoffload.errors", "nicoffload.model", "nicoffload.packets")
+    for path in (repo_root / "examples/lab").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nicoffload"):
+                module = node.module or ""
+                assert module in ("nicoffload", *public) or module.startswith("nicoffload.flexivoffload."), (
+                    path
+                )
