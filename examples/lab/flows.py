@@ -12,6 +12,10 @@ TCP, UDP = 6, 17
 SERVER_PORT = 5201
 UDP_PORT = 7001
 FLOOD_PORT = 7002
+FLOOD_IP = "10.98.0.1"
+"""No VM has it: a VM drops what comes to it once its interface has counted it, which costs next to nothing."""
+
+IDLE_PORT = 7003
 
 
 def client_port(vm: LabVm) -> int:
@@ -19,13 +23,20 @@ def client_port(vm: LabVm) -> int:
     return 40_000 + vm.number
 
 
-def to_vm(vm: LabVm, protocol: int, port: int) -> FlowRule:
-    """Return the rule that brings a VM's flow from the wire to its virtual function."""
+def to_vm(vm: LabVm, protocol: int, port: int, ip: str = "") -> FlowRule:
+    """Return the rule that brings a VM's flow from the wire to its virtual function.
+
+    Args:
+        vm: The VM.
+        protocol: Of IP.
+        port: The VM's.
+        ip: The VM's address; empty for the one that it has.
+    """
     match = Match.of(
         eth_type=0x0800,
         ip_proto=protocol,
         ipv4_src=_number(WIRE_IP),
-        ipv4_dst=_number(vm.ip),
+        ipv4_dst=_number(ip or vm.ip),
         tp_src=client_port(vm),
         tp_dst=port,
     )

@@ -12,7 +12,9 @@ from examples.lab.shell import LabError, run
 PROGRAMS: Mapping[str, str] = {
     "ip": "iproute2",
     "tc": "iproute2",
+    "ss": "iproute2",
     "sysctl": "procps",
+    "nsenter": "util-linux",
     "ethtool": "ethtool",
     "iperf3": "iperf3",
 }

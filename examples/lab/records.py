@@ -94,6 +94,7 @@ class UdpSwitching:
         lost: Packets.
         duplicated: Packets.
         reordered: Packets that came after a later one.
+        dropped_by_vswitch: Packets of those lost that the virtual switch did not take from its port in time.
         nic_packets: Packets that did not pass the virtual switch.
         switch_ms: Median duration of a switch, journal and reading back included.
     """
@@ -107,6 +108,7 @@ class UdpSwitching:
     lost: int
     duplicated: int
     reordered: int
+    dropped_by_vswitch: int
     nic_packets: int
     switch_ms: float
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 POLL_S = 0.02
+NICE = -10
 
 
 class LabError(Exception):
@@ -19,8 +20,12 @@ class LabError(Exception):
 
 
 def inside(netns: str, words: Sequence[str]) -> list[str]:
-    """Return the command that runs a command in a network namespace; empty for where we are."""
-    return ["ip", "netns", "exec", netns, *words] if netns else list(words)
+    """Return the command that runs a command in a network namespace; empty for where we are.
+
+    Not `ip netns exec`: it gives the command mounts of its own as well, and a software NIC that is made behind them
+    has a namespace that nobody else sees.
+    """
+    return ["nsenter", f"--net=/run/netns/{netns}", *words] if netns else list(words)
 
 
 def run(
@@ -86,7 +91,7 @@ class Processes:
         environment: Mapping[str, str] | None = None,
         out: int | IO[str] | None = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
-        """Start a program; `ip netns exec` becomes it, so that the process number is the program's."""
+        """Start a program; `nsenter` becomes it, so that the process number is the program's."""
         process = subprocess.Popen(  # what it prints on its error stream comes with the rest
             inside(netns, words),
             stdin=subprocess.PIPE,
@@ -97,6 +102,7 @@ class Processes:
             start_new_session=True,
         )
         self._running.append(process)
+        favour(process.pid)
         return process
 
     def stop(self) -> None:
@@ -111,6 +117,16 @@ class Processes:
                 if stream is not None:
                     with contextlib.suppress(OSError):
                         stream.close()
+
+
+def favour(pid: int) -> None:
+    """Let a process run before what else the machine does: if it waits for a core, it is measured as slower than it is.
+
+    Two things decide, on most systems: its nice value, and that of its session (sched_autogroup, sched(7)).
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, NICE)
+    with contextlib.suppress(OSError):  # not there without autogroups
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE), "ascii")
 
 
 def output_of(process: subprocess.Popen[str], what: str, timeout_s: float, *, say: str = "") -> str:

@@ -16,8 +16,9 @@ def lines(results: Results) -> Iterator[str]:
     for udp in results.udp:
         if udp.switches:
             yield (
-                f"UDP, {udp.switches:,} switches in {udp.seconds:.1f} s ({udp.vswitch}): {udp.sent:,} sent, "
-                f"{udp.nic_packets:,} by the NIC, {udp.lost} lost, {udp.duplicated} duplicated, "
+                f"UDP, {udp.switches:,} switches in {udp.seconds:.1f} s ({udp.vswitch}) at "
+                f"{udp.rate_bps / 1e6:.0f} Mbit/s: {udp.sent:,} sent, {udp.nic_packets:,} by the NIC, {udp.lost} lost "
+                f"({udp.dropped_by_vswitch} by the virtual switch), {udp.duplicated} duplicated, "
                 f"{udp.reordered} reordered; a switch takes {udp.switch_ms:.1f} ms"
             )
         else:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from statistics import fmean
+from typing import Any
 
 from examples.lab.bench import Lab, answer
 from examples.lab.flows import client_port
@@ -14,14 +15,15 @@ from examples.lab.rates import LEAD_S, RATE_BPS
 from examples.lab.records import GSO, MTU, TcpSwitching, UdpSwitching
 from examples.lab.shell import LabError
 from examples.lab.topology import HOST, NIC, WIRE
-from examples.lab.udp import FRAME_BYTES
 
 MARGIN_S = 1.0
 """The load begins so much before the first switch, and goes on so much after the last one is due."""
 
 
 def _switcher(lab: Lab, protocol: str, switches: int, seconds: float) -> subprocess.Popen[str]:
-    times = ("--switches", str(switches), "--seconds", str(seconds))
+    times = ["--switches", str(switches), "--seconds", str(seconds)]
+    if protocol == "tcp":  # iperf3 does not wait for us
+        times.append("--no-longer")
     return lab.program("switch", "--nic", NIC, "--protocol", protocol, *times, netns=HOST)
 
 
@@ -38,32 +40,34 @@ def measure_udp(lab: Lab, *, switches: int, seconds: float) -> UdpSwitching:
     """
     lab.use(MTU)
     vm = lab.topology.vms[0]
-    load_s = seconds + 2 * MARGIN_S
-    most = 2 * int(RATE_BPS / 8 / FRAME_BYTES * load_s)
-    receiver = lab.program("udp", "receive", "--sent", str(most), netns=vm.netns)
+    receiver = lab.program("udp", "receive", netns=vm.netns)
     switcher = _switcher(lab, "udp", switches, seconds) if switches else None
-    before = lab.through_vswitch()
+    before, dropped = lab.through_vswitch(), lab.vswitch.dropped()
     words = ("--target", vm.ip, "--source-port", str(client_port(vm)), "--rate-bps", str(RATE_BPS))
-    sender = lab.processes.start(
-        [sys.executable, "-m", "examples.lab.udp", "send", *words, "--seconds", str(load_s)], WIRE
-    )
-    report = {"seconds": seconds, "median_ms": 0.0}
-    if switcher is not None:
+    report: dict[str, Any] = {"seconds": seconds, "median_ms": 0.0}
+    with lab.vswitch.prompt():
+        sender = lab.processes.start([sys.executable, "-m", "examples.lab.udp", "send", *words], WIRE)
         time.sleep(MARGIN_S)
-        report = answer(switcher, "the switching", 3 * seconds + 30, say="go\n")
-    sent = answer(sender, "the sender", 3 * load_s + 30)["sent"]
-    found = answer(receiver, "the receiver", 90, say=f"{sent}\n")
+        if switcher is None:
+            time.sleep(seconds)
+        else:
+            report = answer(switcher, "the switching", 10 * seconds + 30, say="go\n")
+        time.sleep(MARGIN_S)
+        load = answer(sender, "the sender", 30, say="stop\n")
+        sent = load["sent"]
+        found = answer(receiver, "the receiver", 30, say=f"{sent}\n")
     through = lab.through_vswitch().since(before)
     return UdpSwitching(
         vswitch=lab.vswitch.name,
         switches=switches,
         seconds=report["seconds"],
-        rate_bps=RATE_BPS,
+        rate_bps=load["rate_bps"],
         sent=sent,
         received=found["received"],
         lost=found["lost"],
         duplicated=found["duplicated"],
         reordered=found["reordered"],
+        dropped_by_vswitch=lab.vswitch.dropped() - dropped,
         nic_packets=max(sent - through.rx_packets, 0),
         switch_ms=report["median_ms"],
     )
@@ -74,7 +78,7 @@ def measure_tcp(lab: Lab, *, switches: int, seconds: float, rounds: int) -> TcpS
 
     Args:
         lab: The lab.
-        switches: How often, in each round.
+        switches: How often in each round, at most; as many as fit.
         seconds: Duration of each of the two flows of a round.
         rounds: How many rounds.
 
@@ -84,12 +88,16 @@ def measure_tcp(lab: Lab, *, switches: int, seconds: float, rounds: int) -> TcpS
     lab.use(GSO)
     still: list[Received] = []
     switched: list[Received] = []
-    for _ in range(rounds):
-        still.append(_tcp_flow(lab, 0, seconds))
-        switched.append(_tcp_flow(lab, switches, seconds))
+    done = 0
+    with lab.vswitch.prompt():
+        for _ in range(rounds):
+            still.append(_tcp_flow(lab, 0, seconds)[0])
+            flow, count = _tcp_flow(lab, switches, seconds)
+            switched.append(flow)
+            done += count
     return TcpSwitching(
         vswitch=lab.vswitch.name,
-        switches=switches * rounds,
+        switches=done,
         still_bps=fmean(flow.goodput_bps for flow in still),
         switched_bps=fmean(flow.goodput_bps for flow in switched),
         retransmits_still=sum(flow.retransmits for flow in still),
@@ -97,14 +105,16 @@ def measure_tcp(lab: Lab, *, switches: int, seconds: float, rounds: int) -> TcpS
     )
 
 
-def _tcp_flow(lab: Lab, switches: int, seconds: float) -> Received:
+def _tcp_flow(lab: Lab, switches: int, seconds: float) -> tuple[Received, int]:
+    """Return what a flow received, and how often it was switched meanwhile."""
     load = IperfLoad(lab.processes, lab.topology.vms[:1])
     switcher = _switcher(lab, "tcp", switches, seconds) if switches else None
     load.start(rate_bps=RATE_BPS, lead_s=LEAD_S, seconds=seconds)
     time.sleep(LEAD_S)
+    done = 0
     if switcher is not None:
-        answer(switcher, "the switching", 3 * seconds + 30, say="go\n")
+        done = answer(switcher, "the switching", 3 * seconds + 30, say="go\n")["switches"]
     (flow,) = load.finish(timeout_s=seconds + 20)
     if flow.error:
         raise LabError(f"iperf3: {flow.error}")
-    return flow
+    return flow, done

@@ -25,7 +25,6 @@ STATE = {"NICOFFLOAD_STATE_DIR": str(RUN_DIR / "state")}
 """The journal of the lab's NIC is the lab's own."""
 
 WIRE_IP = "10.97.0.1"
-LINK_BPS = 25_000_000_000
 TABLE_ROWS = 4096
 MAX_VMS = 12
 
@@ -166,12 +165,15 @@ def build(processes: Processes, vms: int) -> Topology:
     pids = {}
     for name in (WIRE, HOST, *(vm_netns(number) for number in range(1, vms + 1))):
         run("ip", "netns", "add", name)
-        for setting in ("all.disable_ipv6=1", "default.disable_ipv6=1"):
-            attempt("sysctl", "-q", "-w", f"net.ipv6.conf.{setting}", netns=name)
+        for setting in (
+            "ipv6.conf.all.disable_ipv6=1",
+            "ipv6.conf.default.disable_ipv6=1",
+            "ipv4.ip_forward=0",
+        ):
+            attempt("sysctl", "-q", "-w", f"net.{setting}", netns=name)
         run("ip", "-n", name, "link", "set", "lo", "up")
         pids[name] = processes.start(["sleep", "infinity"], name).pid
-    sizes = ("--rows", str(TABLE_ROWS), "--link-bps", str(LINK_BPS))
-    _soft("create", NIC_NAME, "--vfs", str(vms), *sizes, netns=HOST)
+    _soft("create", NIC_NAME, "--vfs", str(vms), "--rows", str(TABLE_ROWS), netns=HOST)
     run("ip", "-n", HOST, "link", "set", WIRE_PORT, "netns", WIRE)
     wire_mac = _up(WIRE, WIRE_PORT, WIRE_IP)
     built = []

@@ -1,33 +1,31 @@
 """UDP with sequence numbers: a sender, a receiver, and what the numbers tell.
 
-Run as ``python -m examples.lab.udp send|receive|drain|flood …`` in the namespaces of the lab.
+Run as ``python -m examples.lab.udp send|receive …`` in the namespaces of the lab.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from examples.lab.flows import FLOOD_PORT, UDP_PORT
-from nicoffload.flexivoffload.tap import attach_filter
+from examples.lab.flows import UDP_PORT
 
 MARK = b"nicolab0"
 PAYLOAD_BYTES = 1400
 FRAME_BYTES = PAYLOAD_BYTES + 42
-SMALL_BYTES = 22
-"""Payload of a frame of 64 bytes, FCS not counted among what is sent."""
+MOST_PACKETS = 1 << 22
+"""That a receiver has room for: eight minutes at 100 Mbit/s."""
 
-SEGMENTS = 64
 _SO_RCVBUFFORCE = 33
-_UDP_SEGMENT = 103
-_TAKE_NOTHING = b"\x06\x00\x00\x00\x00\x00\x00\x00"  # classic BPF: ret 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +69,21 @@ def judge(numbers: npt.NDArray[np.int64], sent: int) -> Sequence:
     )
 
 
-def send(target: str, source_port: int, rate_bps: int, seconds: float) -> int:
-    """Send frames of one size at a steady rate; return how many."""
+def send(target: str, source_port: int, rate_bps: int, goes_on: Callable[[], bool]) -> int:
+    """Send frames of one size at a steady rate until told otherwise; return how many."""
     port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     port.bind(("", source_port))
     port.connect((target, UDP_PORT))
     packet = bytearray(MARK + bytes(PAYLOAD_BYTES - len(MARK)))
     per_s = rate_bps / 8 / FRAME_BYTES
     start_s = time.perf_counter()
-    number = 0
-    total = int(per_s * seconds)
-    while number < total:
-        due = min(int((time.perf_counter() - start_s) * per_s) + 1, total)
-        # What is overdue after a break goes out bit by bit, as a burst would be the sender's loss, not the path's.
-        for _ in range(min(due - number, 16)):
+    number = left_out = 0
+    while goes_on():
+        due = int((time.perf_counter() - start_s) * per_s) + 1 - left_out
+        # What a break has left over is not sent in a burst: the burst would be lost to a buffer, not to the path.
+        burst = min(due - number, 32)
+        left_out += due - number - burst
+        for _ in range(burst):
             packet[8:16] = number.to_bytes(8, "little")
             port.send(packet)
             number += 1
@@ -92,14 +91,17 @@ def send(target: str, source_port: int, rate_bps: int, seconds: float) -> int:
     return number
 
 
-def receive(quiet_s: float, limit: int) -> npt.NDArray[np.int64]:
+def receive(quiet_s: float) -> npt.NDArray[np.int64]:
     """Return the numbers that come, in their order, until none has come for some time."""
-    port = _listen(UDP_PORT, 64 << 20)
-    numbers = np.zeros(limit, np.int64)
+    port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
+    port.bind(("", UDP_PORT))
+    print(json.dumps({"ready": True}), flush=True)
+    numbers = np.zeros(MOST_PACKETS, np.int64)
     count = 0
     buffer = bytearray(2048)
     port.settimeout(60)
-    while count < limit:
+    while count < MOST_PACKETS:
         try:
             size = port.recv_into(buffer)
         except TimeoutError:
@@ -112,61 +114,26 @@ def receive(quiet_s: float, limit: int) -> npt.NDArray[np.int64]:
     return numbers[:count]
 
 
-def _listen(number: int, buffer_bytes: int) -> socket.socket:
-    port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
-    port.bind(("", number))
-    print(json.dumps({"ready": True}), flush=True)
-    return port
-
-
-def drain() -> None:
-    """Let packets come up to a socket, and drop them there, until our input ends."""
-    port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    attach_filter(port, _TAKE_NOTHING)
-    port.bind(("", FLOOD_PORT))
-    print(json.dumps({"ready": True}), flush=True)
-    sys.stdin.read()
-
-
-def flood(target: str, source_port: int, seconds: float) -> int:
-    """Send frames of 64 bytes as fast as one core can; return how many.
-
-    The kernel cuts each message into 64 packets (UDP_SEGMENT), before the interface if that has no such offload.
-    """
-    port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    port.bind(("", source_port))
-    port.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, SMALL_BYTES)
-    port.connect((target, FLOOD_PORT))
-    message = bytes(SMALL_BYTES * SEGMENTS)
-    end_s = time.perf_counter() + seconds
-    sent = 0
-    while time.perf_counter() < end_s:
-        for _ in range(16):
-            port.send(message)
-        sent += 16 * SEGMENTS
-    return sent
+def _input_goes_on() -> bool:
+    return not select.select([sys.stdin], [], [], 0)[0]
 
 
 def main() -> None:
     """Run one of them, and print what it found as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("send", "receive", "drain", "flood"))
+    parser.add_argument("what", choices=("send", "receive"))
     parser.add_argument("--target", default="")
     parser.add_argument("--source-port", type=int, default=0)
     parser.add_argument("--rate-bps", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=0)
-    parser.add_argument("--sent", type=int, default=0, help="most packets that may come, duplicates included")
     options = parser.parse_args()
     if options.what == "send":
-        sent = send(options.target, options.source_port, options.rate_bps, options.seconds)
-        print(json.dumps({"sent": sent}))
-    elif options.what == "flood":
-        print(json.dumps({"sent": flood(options.target, options.source_port, options.seconds)}))
-    elif options.what == "drain":
-        drain()
+        start_s = time.perf_counter()
+        sent = send(options.target, options.source_port, options.rate_bps, _input_goes_on)
+        print(
+            json.dumps({"sent": sent, "rate_bps": sent * FRAME_BYTES * 8 / (time.perf_counter() - start_s)})
+        )
     else:
-        numbers = receive(3.0, options.sent)
+        numbers = receive(3.0)
         sent = int(sys.stdin.readline() or 0)
         print(json.dumps(asdict(judge(numbers, sent))))
 

@@ -30,6 +30,7 @@ from nicoffload.flexivoffload.folding import Folded, fold_idle
 from nicoffload.flexivoffload.intake import Intake
 from nicoffload.flexivoffload.ledger import Count, Path
 from nicoffload.flexivoffload.manager import FlowManager, ManagerConfig
+from nicoffload.flexivoffload.market import tables_of_ports
 from nicoffload.flexivoffload.placement import NS_PER_S
 from nicoffload.flexivoffload.policy.types import Granularity, Policy
 from nicoffload.flexivoffload.session import check_names
@@ -222,8 +223,7 @@ def check_tables(nic: Nic) -> frozenset[str]:
     Raises:
         InvalidRequestError: Its VFs are not ports of the virtual switch, or the table of these has no counters.
     """
-    tables = [state for state in nic.tables() if not state.blocked]
-    for_ports = [state.table for state in tables if state.table.needs.eswitch_mode == "switchdev"]
+    for_ports = tables_of_ports(nic)
     if not for_ports:
         raise InvalidRequestError(
             "its VFs send past the virtual switch, so a live session would need a dispatcher in each VM",
@@ -232,7 +232,7 @@ def check_tables(nic: Nic) -> frozenset[str]:
         )
     blind = frozenset(
         state.table.name
-        for state in tables
+        for state in nic.tables()
         if state.table.counters is None or "packets" not in state.table.counters.values
     )
     if all(table.name in blind for table in for_ports):

@@ -14,6 +14,7 @@ from nicoffload.flexivoffload.placement import NS_PER_S, Capacity, Residents
 from nicoffload.flexivoffload.policy.types import Policy
 from nicoffload.flexivoffload.units import UnitState, UnitTable
 from nicoffload.flexivoffload.vms import VmDirectory
+from nicoffload.profiles import Table
 
 UNKNOWN_ROWS = 1 << 20
 """Stands for the capacity of a table that nobody knows: the NIC itself says when it is full."""
@@ -59,6 +60,7 @@ class Market:
         self._index: dict[str, int] = {}
         try:
             states = nic.tables()
+            self.vfs_need_rules = bool(tables_of_ports(nic))
         except NicOffloadError:
             states = ()  # a NIC that can't tell its tables gets no rules; asking for one says why
         for state in states:
@@ -66,7 +68,6 @@ class Market:
             each = max(state.table.rows_per_rule, 1)
             ours = int(rows // each * policy.limits.max_table_share)
             self._index[state.table.name] = len(self.tables)
-            self.vfs_need_rules |= state.table.needs.eswitch_mode == "switchdev" and not state.blocked
             self.tables.append(TableMarket(name=state.table.name, capacity=Capacity(ours, now_ns=now_ns)))
 
     def index(self, name: str) -> int:
@@ -123,3 +124,14 @@ class Market:
             lead=units.lead[numbers],
         )
         return numbers, residents
+
+
+def tables_of_ports(nic: Nic) -> tuple[Table, ...]:
+    """Return the tables that stand between VFs that are ports of the virtual switch; none outside switchdev mode."""
+    eswitch = nic.profile.eswitch
+    is_always = eswitch is not None and set(eswitch.modes) == {"switchdev"}
+    return tuple(
+        state.table
+        for state in nic.tables()
+        if not state.blocked and (is_always or state.table.needs.eswitch_mode == "switchdev")
+    )
