@@ -12,8 +12,8 @@ from typing import Any
 
 from examples.lab.counters import Traffic, softirq_threads, traffic
 from examples.lab.records import MTU
-from examples.lab.shell import LabError, Processes, output_of
-from examples.lab.topology import HOST, NIC, PF_PORT, STATE, LabVm, Topology, cut_segments
+from examples.lab.shell import LabError, Processes, output_of, run
+from examples.lab.topology import HOST, NIC, PF_PORT, STATE, WIRE_IP, LabVm, Topology, cut_segments
 from examples.lab.vswitch import VSwitch
 from nicoffload import Nic
 from nicoffload.model import FlowRule
@@ -37,6 +37,15 @@ class Lab:
     vswitch: VSwitch
     softirqs: tuple[int, ...] = field(default_factory=softirq_threads)
 
+    def introduce(self) -> None:
+        """Let every VM say a word, so that the virtual switch knows where it is, and need not flood what is sent to it.
+
+        Raises:
+            LabError: A VM does not reach the wire.
+        """
+        for vm in self.topology.vms:
+            run("ping", "-c", "1", "-w", "10", "-i", "0.2", WIRE_IP, netns=vm.netns)
+
     def use(self, segments: str) -> None:
         """Let the ends send packets of the MTU's size, or bigger ones."""
         cut_segments(self.topology, on=segments == MTU)
@@ -53,6 +62,11 @@ class Lab:
     def through_vswitch(self) -> Traffic:
         """Return what came from the wire and no rule took: it enters the virtual switch by the PF."""
         return traffic(self.topology.host_pid)[PF_PORT]
+
+    def by_vswitch(self, vms: Sequence[LabVm]) -> int:
+        """Return the bytes that the virtual switch has sent to VMs: into their representors."""
+        ports = traffic(self.topology.host_pid)
+        return sum(ports[vm.representor].tx_bytes for vm in vms)
 
     @staticmethod
     def received(vms: Sequence[LabVm]) -> list[Traffic]:

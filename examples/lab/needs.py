@@ -12,6 +12,7 @@ from examples.lab.shell import LabError, run
 PROGRAMS: Mapping[str, str] = {
     "ip": "iproute2",
     "tc": "iproute2",
+    "ping": "iputils-ping",
     "ss": "iproute2",
     "sysctl": "procps",
     "nsenter": "util-linux",

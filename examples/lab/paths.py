@@ -33,7 +33,7 @@ def measure_paths(lab: Lab, *, vms: int, seconds: float) -> PathsView:
     lab.use(MTU)
     chosen = lab.topology.vms[:vms]
     manager = lab.manager(chosen)
-    before = lab.received(chosen)
+    before, dropped = lab.received(chosen), lab.vswitch.dropped()
     load = IperfLoad(lab.processes, chosen)
     load.start(rate_bps=RATE_BPS, lead_s=0, seconds=seconds)
     moments = _watch(lab, chosen, seconds)
@@ -49,6 +49,7 @@ def measure_paths(lab: Lab, *, vms: int, seconds: float) -> PathsView:
         counted_packets=sum(flow.vswitch_packets + flow.nic_packets for flow in to_vms),
         received_packets=received,
         missed=report["missed"],
+        dropped_by_vswitch=lab.vswitch.dropped() - dropped,
     )
 
 

@@ -70,16 +70,16 @@ def steps(vswitch: str, *, quick: bool, vms: int) -> Iterator[Step]:
             yield RateStep(mode=mode, vms=vms, seconds=seconds, segments=MTU)
     for mode in (VSWITCH, OFFLOADED):
         yield PeakStep(mode=mode, seconds=seconds)
-    if is_main:
-        yield PathsStep(vms=vms, seconds=6 if quick else 8)
+    if is_main or not quick:
+        yield PathsStep(vms=vms, seconds=5 if quick else 8)
     if not quick:
         yield UdpStep(switches=0, seconds=5)
         yield UdpStep(switches=2000, seconds=15)
     elif is_main:
-        yield UdpStep(switches=400, seconds=3)
+        yield UdpStep(switches=200, seconds=2)
     if is_main:
         rounds = 1 if quick else 3
-        yield TcpStep(switches=200, seconds=4 if quick else 6, rounds=rounds)
+        yield TcpStep(switches=200, seconds=3 if quick else 6, rounds=rounds)
 
 
 def _rates(is_main: bool, quick: bool, vms: int, seconds: float) -> Iterator[Step]:  # noqa: FBT001 - of this file only

@@ -48,9 +48,9 @@ def measure_rate(lab: Lab, mode: str, *, vms: int, seconds: float, segments: str
             "manager": () if manager is None else (manager.pid,),
         }
         meter, begin_s = CpuMeter(groups), time.perf_counter()
-        through, received = lab.through_vswitch(), lab.received(chosen)
+        by_vswitch, received = lab.by_vswitch(chosen), lab.received(chosen)
         time.sleep(seconds)
-        through = lab.through_vswitch().since(through)
+        by_vswitch = lab.by_vswitch(chosen) - by_vswitch
         whole = sum(now.since(old).rx_bytes for now, old in zip(lab.received(chosen), received, strict=True))
         cpu_s, took_s = meter.seconds(), time.perf_counter() - begin_s
         flows = load.finish(timeout_s=lead_s + seconds + 15)
@@ -68,7 +68,7 @@ def measure_rate(lab: Lab, mode: str, *, vms: int, seconds: float, segments: str
         vms=vms,
         ideal_bps=vms * RATE_BPS,
         goodput_bps=goodput_bps,
-        nic_share=max(0.0, 1 - through.rx_bytes / whole) if whole else 0.0,
+        nic_share=max(0.0, 1 - by_vswitch / whole) if whole else 0.0,
         cpu_s_per_gb=sum(per_gb.values()),
         ends_s_per_gb=per_gb["ends"],
         softirq_s_per_gb=per_gb["softirq"],

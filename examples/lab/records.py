@@ -179,6 +179,7 @@ class PathsView:
         counted_packets: Packets to VMs, both paths, by the view.
         received_packets: Packets to VMs, by their interfaces.
         missed: Packets that the tap missed.
+        dropped_by_vswitch: Packets that were seen to reach the virtual switch, and that it did not take in time.
     """
 
     vswitch: str
@@ -187,6 +188,7 @@ class PathsView:
     counted_packets: int
     received_packets: int
     missed: int
+    dropped_by_vswitch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +244,19 @@ class Results:
 
     def goals(self) -> list[Goal]:
         """Return the figures that can be told from what was measured."""
-        return [*self._rate_goals(), *self._switch_goals()]
+        return [*self._rate_goals(), *self._switch_goals(), *self._view_goals()]
+
+    def _view_goals(self) -> list[Goal]:
+        return [
+            Goal(
+                name=f"view_{view.vswitch}_difference",
+                text=f"one view of both paths ({view.vswitch}): packets that it has too many or too few",
+                value=abs(view.counted_packets - view.dropped_by_vswitch - view.received_packets),
+                limit=0,
+                is_least=False,
+            )
+            for view in self.paths
+        ]
 
     def _rate_goals(self) -> list[Goal]:
         most = max((point.vms for point in self.rates), default=0)

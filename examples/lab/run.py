@@ -82,16 +82,18 @@ def measure(
     results = Results(about=about(switches, vms))
     plans = [(switch, list(steps(switch.name, quick=quick, vms=vms))) for switch in switches]
     whole_s = sum(duration_s(step) for _, plan in plans for step in plan)
-    done_s = 0.0
+    done_s, begin_s = 0.0, time.monotonic()
     with lab_network(switches, vms, say) as (network, processes), open_nic(topology.NIC) as nic:
         say(f"{vms} VMs are up; about {whole_s / 60:.0f} minutes to go")
         for switch, plan in plans:
             switch.start(network.switch_ports)
             lab = Lab(topology=network, nic=nic, processes=processes, vswitch=switch)
+            lab.introduce()
             for step in plan:
                 line = take(lab, step, results)
                 done_s += duration_s(step)
-                say(f"{100 * done_s / whole_s:3.0f} %  {switch.name:<6}  {line}")
+                minutes, seconds = divmod(round(time.monotonic() - begin_s), 60)
+                say(f"{100 * done_s / whole_s:3.0f} % {minutes:2}:{seconds:02}  {switch.name:<6} {line}")
             switch.stop()
             keep(results)
     return results

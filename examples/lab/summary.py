@@ -43,6 +43,7 @@ def _view(view: PathsView) -> Iterator[str]:
     if len(view.flows) > MAX_FLOWS:
         yield f"... and {len(view.flows) - MAX_FLOWS} more in flows.csv"
     yield (
-        f"to the VMs: {view.counted_packets:,} packets in the view, {view.received_packets:,} at their interfaces"
+        f"to the VMs: {view.counted_packets:,} packets in the view, {view.received_packets:,} at their interfaces, "
+        f"{view.dropped_by_vswitch:,} dropped by the virtual switch"
     )
     yield ""

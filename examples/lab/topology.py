@@ -194,7 +194,8 @@ def build(processes: Processes, vms: int) -> Topology:
 
 def _up(netns: str, port: str, ip: str) -> str:
     """Give an interface its address; return its MAC address."""
-    run("ip", "-n", netns, "link", "set", port, "up")
+    # Without multicast it sends no reports of its own: all that is counted is what is sent.
+    run("ip", "-n", netns, "link", "set", port, "multicast", "off", "up")
     run("ip", "-n", netns, "address", "add", f"{ip}/16", "dev", port)
     return str(json.loads(run("ip", "-j", "-n", netns, "link", "show", port))[0]["address"])
 

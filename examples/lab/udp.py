@@ -81,7 +81,7 @@ def send(target: str, source_port: int, rate_bps: int, goes_on: Callable[[], boo
     while goes_on():
         due = int((time.perf_counter() - start_s) * per_s) + 1 - left_out
         # What a break has left over is not sent in a burst: the burst would be lost to a buffer, not to the path.
-        burst = min(due - number, 32)
+        burst = min(due - number, 64)
         left_out += due - number - burst
         for _ in range(burst):
             packet[8:16] = number.to_bytes(8, "little")

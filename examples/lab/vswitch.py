@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from examples.lab.shell import LabError, attempt, favour, kill, run
-from examples.lab.topology import HOST, RUN_DIR
+from examples.lab.topology import HOST, NIC_NAME, RUN_DIR
 
 BRIDGE = "nlabbr"
 
@@ -160,7 +160,7 @@ class OpenVSwitch(VSwitch):
 
     def dropped(self) -> int:
         """Return how many packets found the buffers of its sockets full."""
-        return packet_socket_drops(run("ss", "-0", "-a", "-m", netns=HOST))
+        return packet_socket_drops(run("ss", "-0", "-a", "-m", "-H", "-O", netns=HOST), NIC_NAME)
 
     @contextlib.contextmanager
     def prompt(self) -> Iterator[None]:
@@ -188,6 +188,12 @@ class OpenVSwitch(VSwitch):
         return (int(path.read_text("ascii")),) if path.exists() else ()
 
 
-def packet_socket_drops(text: str) -> int:
-    """Return the packets that packet sockets dropped for want of room, of all in the output of `ss -0 -a -m`."""
-    return sum(int(count) for count in re.findall(r"skmem:\([^)]*,d(\d+)\)", text))
+def packet_socket_drops(text: str, prefix: str) -> int:
+    """Return the packets that packet sockets dropped for want of room.
+
+    Args:
+        text: Output of `ss -0 -a -m -H -O`: a line a socket.
+        prefix: That the names of their interfaces begin with; sockets of all interfaces are left out.
+    """
+    found = re.findall(rf":{prefix}\w* .*skmem:\([^)]*,d(\d+)\)", text)
+    return sum(int(count) for count in found)

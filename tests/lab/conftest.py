@@ -69,6 +69,7 @@ def results():
         "sent": 90_000,
         "received": 90_000,
         "duplicated": 0,
+        "dropped_by_vswitch": 0,
     }
     found.udp = [
         records.UdpSwitching(**udp, switches=0, lost=5, reordered=0, nic_packets=0, switch_ms=0.0),
@@ -95,6 +96,7 @@ def results():
             counted_packets=122_760,
             received_packets=122_760,
             missed=0,
+            dropped_by_vswitch=0,
         )
     ]
     return found

@@ -14,6 +14,7 @@ from examples.lab.counters import CpuMeter, Traffic, cpu_ns, parse_net_dev
 from examples.lab.iperf import Received, parse_client
 from examples.lab.plan import PathsStep, PeakStep, RateStep, TcpStep, UdpStep, duration_s, steps
 from examples.lab.shell import LabError, Processes, output_of, run, wait_for
+from examples.lab.vswitch import packet_socket_drops
 from nicoffload import open_nic
 from nicoffload.codec import format_rule
 from nicoffload.compiler import Refusal
@@ -167,3 +168,16 @@ def test_the_lab_uses_what_anybody_can_use(repo_root):
                 assert module in ("nicoffload", *public) or module.startswith("nicoffload.flexivoffload."), (
                     path
                 )
+
+
+SOCKETS = """\
+p_raw UNCONN 0 0    *:nlabpf  *    skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d458)
+p_raw UNCONN 0 0    *:nlabr0  *    skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d2)
+p_raw UNCONN 0 0    *:*       *    skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d99)
+p_dgr UNCONN 0 0    *:eth0    *    skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d7)
+"""
+
+
+def test_what_the_switch_s_own_sockets_dropped_is_counted():
+    assert packet_socket_drops(SOCKETS, "nlab") == 460
+    assert packet_socket_drops("", "nlab") == 0

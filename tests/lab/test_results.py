@@ -50,6 +50,7 @@ def test_goals_that_are_held_say_so(results, tmp_path):
         "switch_ovs_lost": True,
         "switch_ovs_duplicated": True,
         "switch_ovs_goodput": True,
+        "view_ovs_difference": True,
     }
 
 
@@ -61,6 +62,8 @@ def test_goals_that_are_held_say_so(results, tmp_path):
         ({"udp": {"lost": 1}}, "switch_ovs_lost"),
         ({"udp": {"duplicated": 1}}, "switch_ovs_duplicated"),
         ({"tcp": {"switched_bps": 9.6e7}}, "switch_ovs_goodput"),
+        ({"paths": {"received_packets": 122_759}}, "view_ovs_difference"),
+        ({"paths": {"dropped_by_vswitch": 1}}, "view_ovs_difference"),
     ],
 )
 def test_goals_that_are_missed_say_so(results, change, missed):
@@ -129,9 +132,7 @@ def test_every_plot_has_a_title_and_names_its_axes(results, plot):
 def test_the_text_tells_both_paths_and_what_was_lost(results):
     text = "\n".join(summary.lines(results))
     assert "tcp,nw_dst=10.97.1.1" in text
-    assert "122,760 packets in the view, 122,760 at their interfaces" in text
-    assert (
-        "2,000 switches in 9.0 s (ovs): 90,000 sent, 45,000 by the NIC, 0 lost, 0 duplicated, 4 reordered"
-        in text
-    )
+    assert "122,760 packets in the view, 122,760 at their interfaces, 0 dropped" in text
+    assert "2,000 switches in 9.0 s (ovs) at 100 Mbit/s: 90,000 sent, 45,000 by the NIC, 0 lost" in text
+    assert "0 duplicated, 4 reordered" in text
     assert "without switching (ovs): 90,000 sent, 5 lost" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples.lab.udp import judge
@@ -31,6 +31,7 @@ def test_it_tells_lost_twice_and_late(numbers, sent, expected):
     assert of(*numbers, sent=sent) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=60))
 def test_it_agrees_with_going_through_them_one_by_one(numbers):
     seen, highest, late, twice = set(), -1, 0, 0
