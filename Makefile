@@ -36,7 +36,7 @@ lab:  ## Measure with real packets what offloading does on this machine; needs r
 	    "without root, \`make demo\` replays a capture on an emulated NIC instead" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ! command -v apt-get >/dev/null \
 	    || { echo "lab: installing python3-venv"; apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; }
-	@$(MAKE) --no-print-directory $(VENV)/.stamp-run
+	@$(MAKE) --silent --no-print-directory $(VENV)/.stamp-run
 	@$(PY) -m examples.lab $(if $(filter-out 0 no,$(QUICK)),--quick) $(if $(VMS),--vms '$(VMS)')
 
 test: $(VENV)/.stamp-dev  ## Run every test

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from examples.lab import needs, plots, records, summary
-from examples.lab.run import ends_with_us, measure, virtual_switches
+from examples.lab.run import all_plans, ends_with_us, measure
 from examples.lab.shell import LabError
 from examples.lab.topology import MAX_VMS
 from nicoffload.errors import NicOffloadError
@@ -31,8 +31,7 @@ def main(arguments: list[str]) -> int:
         root = needs.prepare(folder / "openvswitch", say)
         signal.signal(signal.SIGTERM, ends_with_us)
         results = measure(
-            virtual_switches(root),
-            quick=options.quick,
+            all_plans(root, quick=options.quick, vms=options.vms),
             vms=options.vms,
             say=say,
             keep=lambda found: hand_over(records.write(found, folder)),

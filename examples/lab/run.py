@@ -65,13 +65,12 @@ def ends_with_us(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 
 
 
 def measure(
-    switches: Sequence[VSwitch], *, quick: bool, vms: int, say: Say, keep: Callable[[Results], None]
+    plans: Sequence[tuple[VSwitch, Sequence[Step]]], *, vms: int, say: Say, keep: Callable[[Results], None]
 ) -> Results:
-    """Run all measurements.
+    """Run measurements.
 
     Args:
-        switches: The virtual switches, the main one first.
-        quick: Fewer measurements, and shorter.
+        plans: The virtual switches, each with what is to be measured with it.
         vms: The most VMs.
         say: Told the progress.
         keep: Given the results so far after each virtual switch.
@@ -79,8 +78,8 @@ def measure(
     Raises:
         LabError: Something failed; the lab is taken down.
     """
+    switches = [switch for switch, _ in plans]
     results = Results(about=about(switches, vms))
-    plans = [(switch, list(steps(switch.name, quick=quick, vms=vms))) for switch in switches]
     whole_s = sum(duration_s(step) for _, plan in plans for step in plan)
     done_s, begin_s = 0.0, time.monotonic()
     with lab_network(switches, vms, say) as (network, processes), open_nic(topology.NIC) as nic:
@@ -156,10 +155,13 @@ def _processor() -> str:
     return ""
 
 
-def virtual_switches(root: Path) -> list[VSwitch]:
-    """Return the virtual switches of a whole run, the main one first.
+def all_plans(root: Path, *, quick: bool, vms: int) -> list[tuple[VSwitch, list[Step]]]:
+    """Return the plans of a whole run, that of the main virtual switch first.
 
     Args:
         root: Where Open vSwitch is.
+        quick: Fewer measurements, and shorter.
+        vms: The most VMs.
     """
-    return [OpenVSwitch(root), LinuxBridge()]
+    switches = (OpenVSwitch(root), LinuxBridge())
+    return [(switch, list(steps(switch.name, quick=quick, vms=vms))) for switch in switches]

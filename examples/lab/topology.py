@@ -28,6 +28,14 @@ WIRE_IP = "10.97.0.1"
 TABLE_ROWS = 4096
 MAX_VMS = 12
 
+SETTINGS = (
+    "ipv6.conf.all.disable_ipv6=1",
+    "ipv6.conf.default.disable_ipv6=1",
+    "ipv4.ip_forward=0",
+    "ipv4.tcp_tw_reuse=1",  # each measurement has the same ports as the one before
+)
+"""Of every namespace of the lab, whatever the machine's are."""
+
 WIRE_PORT = f"{NIC_NAME}w"
 PF_PORT = f"{NIC_NAME}pf"
 
@@ -165,11 +173,7 @@ def build(processes: Processes, vms: int) -> Topology:
     pids = {}
     for name in (WIRE, HOST, *(vm_netns(number) for number in range(1, vms + 1))):
         run("ip", "netns", "add", name)
-        for setting in (
-            "ipv6.conf.all.disable_ipv6=1",
-            "ipv6.conf.default.disable_ipv6=1",
-            "ipv4.ip_forward=0",
-        ):
+        for setting in SETTINGS:
             attempt("sysctl", "-q", "-w", f"net.{setting}", netns=name)
         run("ip", "-n", name, "link", "set", "lo", "up")
         pids[name] = processes.start(["sleep", "infinity"], name).pid
