@@ -70,7 +70,7 @@ def prepare(folder: Path, say: Callable[[str], None]) -> Path:
     has_switch = _find(SWITCH) is not None
     if has_switch and not wanted:
         return Path("/")
-    if not wanted and (unpacked / "usr/sbin" / SWITCH).exists():
+    if not wanted and unpacked.exists():
         return unpacked
     names = [*wanted, *([] if has_switch else [SWITCH_PACKAGE])]
     if _find("apt-get") is None:

@@ -14,7 +14,7 @@ from examples.lab.rates import RATE_BPS
 from examples.lab.records import MTU, FlowLine, Moment, PathsView
 from examples.lab.topology import LabVm
 
-INTERVAL_S = 0.1
+INTERVAL_S = 0.25
 
 
 def measure_paths(lab: Lab, *, vms: int, seconds: float) -> PathsView:

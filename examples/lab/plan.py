@@ -92,7 +92,7 @@ def _rates(is_main: bool, quick: bool, vms: int, seconds: float) -> Iterator[Ste
             if is_main
             else sorted({count for count in (1, 4, 8, vms) if count <= vms})
         )
-        managed = sorted({count for count in (1, 2, 4, 6, 8, 10, vms) if count <= vms}) if is_main else [vms]
+        managed = sorted({count for count in (1, 4, 8, vms) if count <= vms}) if is_main else [vms]
     for count in counts:
         for mode in (VSWITCH, OFFLOADED, *([MANAGER] if count in managed else [])):
             yield RateStep(mode=mode, vms=count, seconds=seconds)

@@ -12,7 +12,7 @@ COLORS = {VSWITCH: "#E69F00", OFFLOADED: "#0072B2", MANAGER: "#009E73"}
 LABELS = {VSWITCH: "all on the virtual switch", OFFLOADED: "all offloaded", MANAGER: "the manager decides"}
 MARKERS = {VSWITCH: "s", OFFLOADED: "o", MANAGER: "^"}
 SWITCHES = {"ovs": "Open vSwitch", "bridge": "Linux bridge"}
-INK, GRID, IDEAL = "#3d4752", "#e3e8ed", "#8a96a3"
+INK, GRID, IDEAL = "#3d4752", "#e3e8ed", "#d3d9e0"
 PARTS = (
     ("ends_s_per_gb", "iperf3 and its kernel work", "#56B4E9"),
     ("softirq_s_per_gb", "ksoftirqd", "#8a96a3"),
@@ -27,9 +27,9 @@ def throughput(axes: Any, results: Results, vswitch: str = "ovs") -> None:
     """Goodput against the number of VMs, with the ideal."""
     counts = sorted({point.vms for point in results.rates if point.vswitch == vswitch})
     ideal = {point.vms: point.ideal_bps / 1e9 for point in results.rates}
-    axes.plot(
-        counts, [ideal[count] for count in counts], color=IDEAL, linestyle="--", linewidth=1.4, label="ideal"
-    )
+    # Broad and pale, so that it can be seen below the lines that lie on it.
+    most = [ideal[count] for count in counts]
+    axes.plot(counts, most, color=IDEAL, linewidth=7, solid_capstyle="round", label="ideal")
     _lines(axes, results, vswitch, lambda point: point.goodput_bps / 1e9)
     axes.set_title(f"Throughput, {SWITCHES[vswitch]}")
     axes.set_ylabel("TCP goodput, Gbit/s")
@@ -142,8 +142,8 @@ def timeline(axes: Any, results: Results) -> None:
     axes.set_xlabel("seconds after the load has begun")
     axes.set_ylabel("to the VMs, Gbit/s")
     axes.set_xlim(0, max(times, default=1))
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8.5, loc="lower right", reverse=True)
+    axes.set_ylim(0, max((low + high for low, high in zip(nic, switch, strict=True)), default=1) * 1.2)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
 
 
 def one_view(axes: Any, results: Results) -> None:

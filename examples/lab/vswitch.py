@@ -101,7 +101,8 @@ class OpenVSwitch(VSwitch):
         return self._root / "usr/share/openvswitch"
 
     def _program(self, name: str) -> str:
-        for folder in ("usr/sbin", "usr/bin"):
+        # ovs-vswitchd itself is called by a link that only an installation makes.
+        for folder in ("usr/sbin", "usr/bin", "usr/lib/openvswitch-switch"):
             if (self._root / folder / name).exists():
                 return str(self._root / folder / name)
         raise LabError(f"{name} is not below {self._root}; Open vSwitch's package is incomplete")

@@ -113,7 +113,7 @@ def test_a_run_after_one_that_was_killed_and_one_that_is_ended(start):
     check(document)
 
     ended = start()
-    read_until(ended, "of 200 Mbit/s")
+    read_until(ended, "VMs are up")
     ended.send_signal(signal.SIGINT)
     assert ended.wait(60) == 130
     assert left_over() == []
