@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +29,11 @@ _SIOCETHTOOL = 0x8946
 _IFNAME_BYTES = 16
 _CLONE_NEWNET = 0x40000000
 _NAMESPACES = Path("/run/netns")
+_CLONE_NEWNS = 0x20000
+_CLONE_FS = 0x200
 _MS_BIND = 4096
+_MS_REC = 16384
+_MS_SHARED = 1 << 20
 _MNT_DETACH = 2
 _BPF_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
@@ -208,9 +212,7 @@ class LinuxKernel(Kernel):
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
         try:
-            # In a thread of its own: unsharing would take this one along.
-            with ThreadPoolExecutor(1) as apart:
-                apart.submit(_bind_new_namespace, file).result()
+            _apart(lambda: _bind_new_namespace(file))
         except BaseException:
             file.unlink()
             raise
@@ -220,7 +222,7 @@ class LinuxKernel(Kernel):
         file = _namespace_file(name)
         # EINVAL: nothing is mounted there, as where the maker was killed between file and mount.
         with contextlib.suppress(_NotMountedError):
-            _unmount(file)
+            _apart(lambda: _unmount(file))
         file.unlink()
 
     def namespaces(self) -> Sequence[str]:
@@ -271,8 +273,49 @@ def _namespace_file(name: str) -> Path:
     return _NAMESPACES / name
 
 
+def _apart(work: Callable[[], None]) -> None:
+    """Do something in a thread of its own, among the mounts of the first process.
+
+    What ``ip netns exec`` starts has mounts of its own: a namespace that is bound there, nobody else could enter.
+    """
+
+    def go() -> None:
+        _checked(_libc().unshare(_CLONE_FS))
+        try:
+            descriptor = os.open("/proc/1/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _checked(_libc().setns(descriptor, _CLONE_NEWNS))
+            finally:
+                os.close(descriptor)
+        except OSError:  # not ours to enter, as in some containers: then among our own, where others see them
+            if _has_own_mounts():
+                text = "what this process mounts, no other process sees (it runs under `ip netns exec`)"
+                raise OSError(errno.EXDEV, text) from None
+        work()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(go).result()
+
+
+def _has_own_mounts() -> bool:
+    """Tell whether what is mounted below the namespaces' folder stays unseen by those who had this mount first."""
+    folder = str(_NAMESPACES)
+    best, is_slave = "", False
+    for line in Path("/proc/thread-self/mountinfo").read_text("utf-8", "replace").splitlines():
+        words = line.split(" - ")[0].split()
+        place = words[4]
+        if len(place) >= len(best) and (place == "/" or folder == place or folder.startswith(f"{place}/")):
+            best, is_slave = place, any(word.startswith("master:") for word in words[6:])
+    return is_slave
+
+
 def _bind_new_namespace(file: Path) -> None:
     libc = _libc()
+    folder = os.fsencode(file.parent)
+    # As `ip netns add` does it, so that those with mounts of their own see what is bound here later.
+    if libc.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None):
+        _checked(libc.mount(folder, folder, b"none", _MS_BIND | _MS_REC, None))
+        _checked(libc.mount(b"", folder, b"none", _MS_SHARED | _MS_REC, None))
     _checked(libc.unshare(_CLONE_NEWNET))
     _checked(libc.mount(b"/proc/thread-self/ns/net", os.fsencode(file), b"none", _MS_BIND, None))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -104,6 +105,12 @@ def create(kernel: Kernel, wanted: Wanted) -> None:
     except OSError as cause:
         if isinstance(cause, NicOffloadError):
             raise
+        if cause.errno == errno.EXDEV:
+            raise InvalidRequestError(
+                f"the NIC would not outlive this process: {cause.strerror}",
+                device=device,
+                hint="enter the namespace alone: nsenter --net=/run/netns/NAMESPACE nicoffload soft create ...",
+            ) from cause
         raise from_errno(
             cause.errno or 0, "the NIC's namespace was not made", capability="namespaces", device=device
         ) from cause
@@ -121,11 +128,16 @@ def destroy(kernel: Kernel, name: str) -> None:
         NotFoundError: There is none.
         AccessDeniedError: The process may not.
     """
-    with inside(kernel, names.checked(name)) as within, Netlink(within, NETLINK_ROUTE) as netlink:
-        for link in veth.links(netlink):
-            # Of a pair within the namespace, the second end is gone with the first.
-            with suppress(NicOffloadError):
-                veth.delete_link(netlink, link.ifindex)
+    try:
+        with inside(kernel, names.checked(name)) as within, Netlink(within, NETLINK_ROUTE) as netlink:
+            for link in veth.links(netlink):
+                # Of a pair within the namespace, the second end is gone with the first.
+                with suppress(NicOffloadError):
+                    veth.delete_link(netlink, link.ifindex)
+    except InvalidRequestError as cause:
+        if cause.errno != errno.EINVAL:
+            raise
+        # Its maker was killed between the namespace's file and the namespace.
     kernel.remove_namespace(names.namespace_of(name))
 
 
