@@ -304,7 +304,7 @@ def _has_own_mounts() -> bool:
     for line in Path("/proc/thread-self/mountinfo").read_text("utf-8", "replace").splitlines():
         words = line.split(" - ")[0].split()
         place = words[4]
-        if len(place) >= len(best) and (place == "/" or folder == place or folder.startswith(f"{place}/")):
+        if len(place) >= len(best) and (place in {"/", folder} or folder.startswith(f"{place}/")):
             best, is_slave = place, any(word.startswith("master:") for word in words[6:])
     return is_slave
 

@@ -189,6 +189,11 @@ class Sriov:
     pf_queues_with_vfs: int | None = None
     note: str = ""
 
+    @property
+    def at_run_time(self) -> bool:
+        """Whether VFs are made and removed while the NIC is in use."""
+        return self.method in {"sysfs", "links"} and self.sysfs_write == "works"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eswitch:

@@ -203,7 +203,7 @@ def _delivering(bench: Bench) -> FlowRule:
 def vfs_come_and_go(bench: Bench) -> None:
     """After all VFs were taken away and made anew, there is one row a VF, and none of a VF that is gone."""
     sriov = bench.profile.sriov
-    if sriov is None or sriov.method != "sysfs" or sriov.sysfs_write != "works":
+    if sriov is None or not sriov.at_run_time:
         bench.not_applicable("VFs are not made at run time")
     bench.need_vfs(1)
     _rows(bench)

@@ -21,13 +21,13 @@ REPEATS = 5
 def makes_vfs(profile: NicProfile) -> tuple[str, ...]:
     """Tried once, on a NIC whose VFs are made at run time."""
     sriov = profile.sriov
-    return ("",) if sriov is not None and sriov.method == "sysfs" and sriov.sysfs_write == "works" else ()
+    return ("",) if sriov is not None and sriov.at_run_time else ()
 
 
 def makes_no_vfs(profile: NicProfile) -> tuple[str, ...]:
     """Tried once, on a NIC whose VFs are made when its driver loads, or by the vendor's own tools."""
     sriov = profile.sriov
-    return ("",) if sriov is not None and (sriov.method != "sysfs" or sriov.sysfs_write != "works") else ()
+    return ("",) if sriov is not None and not sriov.at_run_time else ()
 
 
 def without_vfs(profile: NicProfile) -> tuple[str, ...]:

@@ -135,6 +135,22 @@ class SoftFlows(FlowFilters):
             facts=facts,
         )
 
+    def enable_table(self, name: str) -> None:
+        """Refuse: the table is always on.
+
+        Raises:
+            NotSupportedError: Always.
+        """
+        reason = Reason(
+            code="table.fixed", path="", message="it is always on", source="softnic.bpf.c: forward"
+        )
+        raise NotSupportedError(
+            f"table {name} can't be enabled",
+            capability=f"flow_filters.{name}",
+            reasons=[reason],
+            device=self._name,
+        )
+
     def _sync(self) -> None:
         """Read the rules anew where another process changed them."""
         if self._store.is_current():
@@ -156,12 +172,13 @@ class SoftFlows(FlowFilters):
     ) -> None:
         """Install rules of one shape."""
         rules = [placements[index].rule for index in chosen]
-        try:
-            form = keys.form_of(rules[0].match.shape)
-        except KeyError as cause:
+        shape = rules[0].match.shape
+        unfit = next((name for name, mask in shape if not keys.can_compare(name, mask)), None)
+        if unfit is not None:
             for index in chosen:  # an error each: whoever gets one may write the rule's name into it
-                outcomes[index] = self._no_field(str(cause.args[0]))
+                outcomes[index] = self._no_field(unfit)
             return
+        form = keys.form_of(shape)
         encoded = keys.encode(form, [rule.match.values for rule in rules])  # type: ignore[misc]  # no ranges
         suffix = self._suffix(form)
         kept: list[int] = []
@@ -276,8 +293,8 @@ class SoftFlows(FlowFilters):
         reason = Reason(
             code="field.unsupported",
             path=f"/match/{name}",
-            message=f"the data path does not compare {name}",
-            accepted=", ".join(keys.PLACES),
+            message=f"the data path does not compare {name}, or not so",
+            accepted=f"{', '.join(keys.PLACES)}; in_port in full; ports under a mask, not as a range",
             source="softnic.bpf.c: struct key",
         )
         return NotSupportedError(

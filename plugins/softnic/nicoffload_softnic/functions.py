@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from nicoffload.driver import VirtualFunctions
-from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError
+from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError, NotSupportedError, Reason
 from nicoffload.kernel import veth
 from nicoffload.model import Disruption, LinkState, VfConfig, VfState, VlanTag
 from nicoffload_softnic import layout, names, ports, shaper
@@ -14,7 +14,7 @@ from nicoffload_softnic.device import SoftDevice
 from nicoffload_softnic.rates import rate_of
 
 DRIVER = "veth"
-"""The kernel's driver of a VF's device; there is no other one to bind it to."""
+"""The kernel's driver of a VF's device."""
 _LINK_STATES = (LinkState.AUTO, LinkState.ENABLE, LinkState.DISABLE)
 _PROTOCOLS = {"802.1Q": 0x8100, "802.1ad": 0x88A8}
 _PCP_SHIFT = 13
@@ -84,16 +84,27 @@ class SoftFunctions(VirtualFunctions):
         self._apply_link(vf)
 
     def bind(self, vf: int, driver: str) -> None:
-        """Take note that the VF has the one driver that it can have."""
+        """Refuse: a VF is a network device and no PCI function.
+
+        Raises:
+            NotSupportedError: Always; the hint tells how a VM gets the VF.
+        """
         self._check(vf)
-        if driver not in {"", DRIVER}:
-            raise NotFoundError(
-                f"there is no driver {driver!r} for a VF of a software NIC",
-                path="/driver",
-                device=self._name,
-                hint="move its device into the VM's namespace: ip link set dev "
-                f"{names.vf(self._device.name, vf)} netns NAMESPACE",
-            )
+        ifname = names.vf(self._device.name, vf)
+        reason = Reason(
+            code="vf.driver",
+            path="/driver",
+            message="a VF of a software NIC is a network device, and has no driver that could be another one",
+            source="ports.py: add_vf",
+        )
+        raise NotSupportedError(
+            f"VF {vf} was not bound to {driver!r}",
+            capability="vf.bind",
+            reasons=[reason],
+            path="/driver",
+            device=self._name,
+            hint=f"give it to a VM: ip link set dev {ifname} netns NAMESPACE",
+        )
 
     def _check(self, vf: int) -> None:
         self._device.check_alive()

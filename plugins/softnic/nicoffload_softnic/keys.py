@@ -67,6 +67,11 @@ _PORTS = frozenset({"tp_src", "tp_dst"})
 _ICMP = frozenset({"icmp_type", "icmp_code"})
 
 
+def can_compare(name: str, mask: int) -> bool:
+    """Tell whether a field can be compared under a mask; a range has none (`RANGE_MASK`)."""
+    return name in PLACES and mask > 0 and (name != "in_port" or mask == FIELDS[name].full_mask)
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How matches of one shape become keys.
@@ -89,8 +94,8 @@ def form_of(shape: Shape) -> Form:
     A rule without in_port is one for what comes from the uplink, as its direction says; whether it named the port is
     a bit of the key, so that it reads back as it was written.
 
-    Raises:
-        KeyError: A field that has no place.
+    Args:
+        shape: Of fields that `can_compare` takes.
     """
     mask, blank = bytearray(layout.KEY_BYTES), bytearray(layout.KEY_BYTES)
     for name, bits in shape:

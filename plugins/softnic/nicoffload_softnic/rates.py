@@ -10,7 +10,8 @@ from nicoffload.model import RateLimit, RateReport
 from nicoffload_softnic import layout, names, shaper
 from nicoffload_softnic.device import SoftDevice
 
-_STEP_BPS = 8
+_STEP_BPS = 1000
+_SMALLEST_BPS = 8000
 
 
 def rate_of(device: SoftDevice, vf: int) -> RateLimit:
@@ -70,9 +71,9 @@ class SoftRates(RateControl):
             return NotFoundError(f"there is no VF {vf}", path="/vf", device=self._name)
         whole = shaper.link_bps(self._device)
         for name, rate in (("min_tx_bps", limit.min_tx_bps), ("max_tx_bps", limit.max_tx_bps)):
-            if rate is not None and not _STEP_BPS <= rate <= whole:
+            if rate is not None and rate > whole:
                 return InvalidRequestError(
-                    f"{rate} bit/s is not within {_STEP_BPS} and the port's {whole}",
+                    f"{rate} bit/s is more than the port's {whole}",
                     path=f"/{name}",
                     device=self._name,
                 )
@@ -94,9 +95,10 @@ class SoftRates(RateControl):
 
     def _report(self, vf: int, requested: RateLimit | None) -> RateReport:
         held = rate_of(self._device, vf)
-        note = "" if requested is None or requested == held else "the NIC works in steps of 8 bit/s"
+        steps = f"the NIC works in steps of {_STEP_BPS} bit/s, and with {_SMALLEST_BPS} at least"
+        note = "" if requested is None or requested == held else steps
         return RateReport(vf=vf, requested=requested, applied=held, read_back=held, note=note)
 
 
 def _in_steps(bps: int | None) -> int:
-    return 0 if bps is None else bps // _STEP_BPS * _STEP_BPS
+    return 0 if bps is None else max(bps // _STEP_BPS * _STEP_BPS, _SMALLEST_BPS)
