@@ -161,8 +161,8 @@ def find_all(kernel: Kernel) -> Sequence[Found]:
             found.append(Found(name=name, problem=cause.message))
             continue
         try:
-            keys, _ = opened.flows.read_all()
-            found.append(Found(name=name, vfs=opened.vfs, rows=opened.rows, in_use=len(keys)))
+            in_use = sum(len(each.read_all()[0]) for each in (opened.flows, opened.short_flows))
+            found.append(Found(name=name, vfs=opened.vfs, rows=opened.rows, in_use=in_use))
         finally:
             opened.close()
     return found
@@ -216,7 +216,13 @@ def _add_devices(within: Kernel, netlink: Netlink, name: str, home: int) -> None
 def _load(kernel: Kernel, netlink: Netlink, rows: int) -> Mapping[str, BpfMap]:
     source = read_object(files("nicoffload_softnic").joinpath("data_path/softnic.bpf.o").read_bytes())
     cpus = possible_cpus(kernel)
-    sizes = {"flows": rows, "records": rows, "counters": rows * cpus, "traffic": layout.MAX_PORTS * cpus}
+    sizes = {
+        "flows": rows,
+        "short_flows": rows,
+        "records": rows,
+        "counters": rows * cpus,
+        "traffic": layout.MAX_PORTS * cpus,
+    }
     maps: dict[str, BpfMap] = {}
     programs: list[int] = []
     try:

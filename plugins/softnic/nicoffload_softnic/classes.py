@@ -13,7 +13,9 @@ from nicoffload_softnic import layout
 Identity = tuple[bytes, bool]
 """A class: its mask, and whether its rules name the port that packets enter."""
 _NUMBER_SHIFT = 16
-_NAMED_SHIFT = 32
+_NAMED_SHIFT = 24
+_SHORT = np.array(layout.SHORT_KEY_PLACES)
+_SHORT_SET = frozenset(layout.SHORT_KEY_PLACES)
 
 
 @dataclass(slots=True)
@@ -33,6 +35,11 @@ class MaskClass:
     named: bool
     max_rank: int
     rules: int = 0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its keys fit the short form: no MAC and no IPv6 address is compared."""
+        return not any(set(np.flatnonzero(np.frombuffer(self.mask, np.uint8)).tolist()) - _SHORT_SET)
 
     @property
     def suffix(self) -> int:
@@ -64,9 +71,9 @@ class ClassTable:
         for item in bank["item"][: int(bank["count"])]:
             word = int(item["number"])
             one = MaskClass(
-                number=word >> _NUMBER_SHIFT & 0xFFFF,
-                mask=item["mask"].tobytes(),
-                named=bool(word >> _NAMED_SHIFT),
+                number=word >> _NUMBER_SHIFT & 0xFF,
+                mask=_whole_mask(item["mask"].tobytes(), is_short=bool(item["is_short"])),
+                named=bool(word >> _NAMED_SHIFT & 1),
                 max_rank=int(item["max_rank"]),
             )
             self._classes[one.mask, one.named] = one
@@ -119,7 +126,12 @@ class ClassTable:
         bank = self._banks[number]
         ordered = sorted(self._by_number.values(), key=lambda one: -one.max_rank)
         for item, one in zip(bank["item"], ordered, strict=False):
-            item["mask"] = np.frombuffer(one.mask, "<u8")
+            mask = np.frombuffer(one.mask, np.uint8)
+            item["is_short"] = one.is_short
+            item["mask"] = 0
+            item["mask"].view(np.uint8)[: layout.SHORT_KEY_BYTES if one.is_short else None] = (
+                mask[_SHORT] if one.is_short else mask
+            )
             item["max_rank"] = max(one.max_rank, 0)
             item["number"] = one.suffix
         bank["count"] = len(ordered)
@@ -136,3 +148,12 @@ class ClassTable:
             del self._by_number[one.number]
             del self._classes[one.mask, one.named]
         return bool(empty)
+
+
+def _whole_mask(mask: bytes, *, is_short: bool) -> bytes:
+    if not is_short:
+        return mask
+    whole = bytearray(layout.KEY_BYTES)
+    for place, value in zip(layout.SHORT_KEY_PLACES, mask, strict=False):
+        whole[place] = value
+    return bytes(whole)

@@ -24,7 +24,7 @@ from nicoffload.kernel.tc import Hook, bpf_filter
 from nicoffload_softnic import layout, names
 
 ROOT_HINT = "run as root; without root, mock:softnic emulates this NIC, without packets"
-MAPS = ("flows", "counters", "records", "traffic", "ports", "classes", "config")
+MAPS = ("flows", "short_flows", "counters", "records", "traffic", "ports", "classes", "config")
 
 
 class SoftDevice:
@@ -47,6 +47,7 @@ class SoftDevice:
         self.name = name
         self.netlink = netlink
         self.flows = maps["flows"]
+        self.short_flows = maps["short_flows"]
         self._maps = maps
         self.config: Any = _records(maps["config"], layout.CONFIG)[0]
         self.ports: Any = _records(maps["ports"], layout.PORT)

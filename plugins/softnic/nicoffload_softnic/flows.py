@@ -336,9 +336,8 @@ class SoftFlows(FlowFilters):
                 continue
             slot = self._slots[ref.rule_id.int]
             key = self._store.keys[slot]
-            value = self._device.flows.look_up(key.tobytes())
-            if value is not None:
-                flow = np.frombuffer(value, layout.FLOW)
+            flow = self._store.read_one(slot)
+            if flow is not None:
                 yield from self._installed(key.reshape(1, -1), flow, np.array([slot]))
 
     def _installed(self, found: keys.Bytes, flows: Any, slots: Slots) -> list[InstalledRule]:

@@ -24,14 +24,17 @@ KEY_WORDS = 8
 HAS_L4, IS_TAGGED, FRAGMENT_SHIFT = 1, 2, 2
 FLAGS_AT = 56
 CLASS_AT = 58
-IN_PORT_GIVEN_AT = 60
+IN_PORT_GIVEN_AT = 59
+SHORT_KEY_PLACES = (*range(4), *range(16, 20), *range(48, 56), *range(56, 60), 38, 39, 46, 47)
+"""Which bytes of a key make its short form, in order."""
+SHORT_KEY_BYTES = len(SHORT_KEY_PLACES)
 
 RANK_BITS = 48
 """A rank has the priority above these bits, and below them what lets the older rule win."""
 YOUNGEST = (1 << RANK_BITS) - 1
 
 FLOW = np.dtype([("rank", "<u8"), ("slot", "<u4"), ("out", "<u2"), ("mirror", "<u2")])
-CLASS = np.dtype([("mask", "<u8", KEY_WORDS), ("max_rank", "<u8"), ("number", "<u8")])
+CLASS = np.dtype([("mask", "<u8", KEY_WORDS), ("max_rank", "<u8"), ("number", "<u8"), ("is_short", "<u8")])
 CLASSES = np.dtype([("count", "<u8"), ("item", CLASS, MAX_CLASSES)])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 TRAFFIC_VALUES = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "rx_dropped", "tx_dropped")

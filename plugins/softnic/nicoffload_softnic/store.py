@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nicoffload.errors import KernelError, NicOffloadError, ResourceExhaustedError, from_errno
+from nicoffload.kernel.bpf import BpfMap
 from nicoffload_softnic import layout
 from nicoffload_softnic.classes import ClassTable, MaskClass
 from nicoffload_softnic.device import SoftDevice
 from nicoffload_softnic.keys import Bytes
 
 Slots = npt.NDArray[np.int64]
+_SHORT = np.array(layout.SHORT_KEY_PLACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,27 @@ class FlowStore:
     def read_kernel(self) -> tuple[Bytes, Any]:
         """Return keys and flows as they are in the data path's map."""
         keys, values = self._device.flows.read_all()
-        return keys, values.view(layout.FLOW).reshape(-1)
+        short, more = self._device.short_flows.read_all()
+        widened = np.zeros((len(short), layout.KEY_BYTES), np.uint8)
+        widened[:, _SHORT] = short
+        flows = np.concatenate([values, more]).view(layout.FLOW).reshape(-1)
+        return np.concatenate([keys, widened]), flows
+
+    def read_one(self, slot: int) -> Any:
+        """Return the flow in a slot as it is in the data path's map, an array of one; None where it is gone."""
+        key = self.keys[slot : slot + 1]
+        one = self.classes.by_number(class_number(key[0].tobytes()))
+        if one is None:
+            return None
+        target, kept = self._place(one, key)
+        value = target.look_up(kept.tobytes())
+        return None if value is None else np.frombuffer(value, layout.FLOW)
+
+    def _place(self, one: MaskClass, keys: Bytes) -> tuple[BpfMap, Bytes]:
+        """Return the map that holds a class, and its keys as they are there."""
+        if one.is_short:
+            return self._device.short_flows, np.ascontiguousarray(keys[:, _SHORT])
+        return self._device.flows, np.ascontiguousarray(keys)
 
     def insert(self, block: Block) -> tuple[Slots, NicOffloadError | None]:
         """Put rules in; there is room for all, and none of their keys is in use.
@@ -117,7 +139,8 @@ class FlowStore:
         flows = self._fill(block, slots)
         keys = _with_class(block.keys, one)
         self.classes.raise_rank({one.number: int(flows["rank"].max())})
-        written, number = device.flows.update_many(keys, _as_bytes(flows))
+        target, kept = self._place(one, keys)
+        written, number = target.update_many(kept, _as_bytes(flows))
         one.rules += written
         self.used[slots[:written]] = True
         self.keys[slots[:written]] = keys[:written]
@@ -134,20 +157,31 @@ class FlowStore:
     def remove(self, slots: Slots) -> npt.NDArray[np.bool_]:
         """Take rules out; returns for each whether it was there."""
         there = np.ones(len(slots), np.bool_)
+        numbers = _class_numbers(self.keys[slots])
+        for number in np.unique(numbers).tolist():
+            one = self.classes.by_number(number)
+            assert one is not None, "a rule's class is there as long as the rule"
+            places = np.flatnonzero(numbers == number)
+            there[places] = self._remove_alike(one, slots[places])
+        self._forget(slots)
+        return there
+
+    def _remove_alike(self, one: MaskClass, slots: Slots) -> npt.NDArray[np.bool_]:
+        there = np.ones(len(slots), np.bool_)
+        target, kept = self._place(one, self.keys[slots])
         at = 0
         while at < len(slots):
-            removed, number = self._device.flows.delete_many(np.ascontiguousarray(self.keys[slots[at:]]))
+            removed, number = target.delete_many(kept[at:])
             at += removed
             if not number:
                 break
             if number != errno.ENOENT:
-                self._forget(slots[:at])
+                self._generation = -1  # what went and what stayed has to be read
                 raise from_errno(
                     number, "the data path's map kept a rule", capability="flow_filters", device=self._name
                 )
             there[at] = False  # somebody else was faster
             at += 1
-        self._forget(slots)
         return there
 
     def _forget(self, slots: Slots) -> None:
@@ -203,12 +237,11 @@ class FlowStore:
 
 def class_number(key: bytes) -> int:
     """Return the number of the class that a key is in."""
-    return int.from_bytes(key[layout.CLASS_AT : layout.CLASS_AT + 2], "little")
+    return key[layout.CLASS_AT]
 
 
 def _class_numbers(keys: Bytes) -> Slots:
-    at = layout.CLASS_AT
-    return keys[:, at].astype(np.int64) | keys[:, at + 1].astype(np.int64) << 8
+    return keys[:, layout.CLASS_AT].astype(np.int64)
 
 
 def _with_class(keys: Bytes, one: MaskClass) -> Bytes:

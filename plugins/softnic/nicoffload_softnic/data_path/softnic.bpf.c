@@ -56,7 +56,7 @@ enum port_flags {
 
 enum key_flags { HAS_L4 = 1, IS_TAGGED = 2, FRAGMENT_SHIFT = 2 };
 
-/* What is compared: 8 words. A class masks them, and its number fills the last. */
+/* What is compared: 8 words. A class masks them, and its number goes into the last. */
 struct key {
 	__u8 src[16];
 	__u8 dst[16];
@@ -71,8 +71,15 @@ struct key {
 	__u16 in_port;
 	__u8 flags;
 	__u8 ttl;
-	__u16 class;
+	__u16 class;        /* number of the class; bit 8: its rules name in_port */
 	__u32 zero;
+};
+
+/* The same for classes that compare neither MAC nor IPv6 addresses: most rules, at a third of the memory. */
+struct short_key {
+	__u64 addresses;    /* IPv4: source, destination */
+	__u64 transport;    /* sport, dport, proto, tos, in_port */
+	__u64 rest;         /* flags, ttl, class, eth_type, tci */
 };
 
 struct flow {
@@ -83,9 +90,10 @@ struct flow {
 };
 
 struct class {
-	__u64 mask[8];
+	__u64 mask[8];      /* of struct key, or in the first three of struct short_key */
 	__u64 max_rank;
-	__u64 number;
+	__u64 number;       /* as it goes into the key's last word */
+	__u64 is_short;
 };
 
 struct classes {
@@ -147,6 +155,7 @@ struct map {
 
 /* max_entries of 0: a number that is known when the NIC is made. */
 struct map SEC("maps") flows = {BPF_MAP_TYPE_HASH, sizeof(struct key), sizeof(struct flow), 0, 0};
+struct map SEC("maps") short_flows = {BPF_MAP_TYPE_HASH, sizeof(struct short_key), sizeof(struct flow), 0, 0};
 struct map SEC("maps") counters = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct count), 0, BPF_F_MMAPABLE};
 struct map SEC("maps") records = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct record), 0, BPF_F_MMAPABLE};
 struct map SEC("maps") traffic = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct traffic), 0, BPF_F_MMAPABLE};
@@ -167,9 +176,9 @@ INLINE struct port *port_of(__u32 number)
 	return map_lookup(&ports, &at);
 }
 
-INLINE struct traffic *traffic_of(__u32 number)
+INLINE struct traffic *traffic_of(__u32 cpu, __u32 number)
 {
-	__u32 at = this_cpu() * MAX_PORTS + number;
+	__u32 at = cpu * MAX_PORTS + number;
 
 	return map_lookup(&traffic, &at);
 }
@@ -201,27 +210,26 @@ INLINE __u32 skip_extensions(struct __sk_buff *skb, struct key *key, __u32 offse
 INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ethhdr *eth;
-	__u32 offset = sizeof(*eth);
-	__be16 type;
+	__u32 offset = sizeof(struct ethhdr);
+	__be16 type, *pair;
 
-	if (data + sizeof(*eth) > end)
+	if (data + sizeof(struct ethhdr) > end)
 		return 0;
-	eth = data;
-	__builtin_memcpy(key->eth_dst, eth->h_dest, 6);
-	__builtin_memcpy(key->eth_src, eth->h_source, 6);
-	type = eth->h_proto;
+	/* In words: the compiler takes packed structures apart into bytes. */
+	*(__u32 *)key->eth_dst = *(__u32 *)data;
+	*(__u16 *)(key->eth_dst + 4) = *(__u16 *)(data + 4);
+	*(__u32 *)key->eth_src = *(__u32 *)(data + 6);
+	*(__u16 *)(key->eth_src + 4) = *(__u16 *)(data + 10);
+	type = *(__u16 *)(data + 12);
 	if (skb->vlan_present) { /* the kernel keeps the outer tag beside the frame */
 		key->tci = be16(skb->vlan_tci);
 		key->flags = IS_TAGGED;
 	}
 	if (type == be16(ETH_P_8021Q) || type == be16(ETH_P_8021AD)) { /* a second tag */
-		__be16 tag[2];
-
-		if (load_bytes(skb, offset, tag, sizeof(tag)))
+		if (data + sizeof(struct ethhdr) + 4 > end)
 			return 0;
-		type = tag[1];
-		offset += sizeof(tag);
+		type = *(__u16 *)(data + 16);
+		offset += 4;
 	}
 	key->eth_type = type;
 	if (type == be16(ETH_P_IP)) {
@@ -230,15 +238,18 @@ INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
 
 		if ((void *)(ip + 1) > end || ip->ihl < 5)
 			return 0;
-		__builtin_memcpy(key->src, &ip->saddr, 4);
-		__builtin_memcpy(key->dst, &ip->daddr, 4);
+		*(__u32 *)key->src = ip->saddr;
+		*(__u32 *)key->dst = ip->daddr;
 		key->proto = ip->protocol;
 		key->tos = ip->tos;
 		key->ttl = ip->ttl;
 		fragment = ip->frag_off & be16(0x3fff);
 		offset += ip->ihl * 4;
-		if (fragment)
+		if (fragment) {
 			key->flags |= (fragment & be16(0x1fff) ? 3 : 1) << FRAGMENT_SHIFT;
+			if (fragment & be16(0x1fff)) /* not the first one: no transport header */
+				return 0;
+		}
 	} else if (type == be16(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + offset;
 
@@ -250,28 +261,23 @@ INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
 		key->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		key->ttl = ip->hop_limit;
 		offset = skip_extensions(skb, key, offset + sizeof(*ip), ip->nexthdr);
-		if (!offset)
+		if (!offset || key->flags >> FRAGMENT_SHIFT & 2)
 			return 0;
 	} else {
 		return 0;
 	}
-	if (key->flags >> FRAGMENT_SHIFT & 2) /* not the first fragment: no transport header */
+	if (offset > 512) /* for the verifier; nothing that large was pulled into the frame's head */
+		return 0;
+	pair = data + offset;
+	if ((void *)(pair + 2) > end)
 		return 0;
 	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
-		__be16 pair[2];
-
-		if (load_bytes(skb, offset, pair, sizeof(pair)))
-			return 0;
 		key->sport = pair[0];
 		key->dport = pair[1];
 		key->flags |= HAS_L4;
 	} else if (key->proto == IPPROTO_ICMP || key->proto == IPPROTO_ICMPV6) {
-		__u8 pair[2];
-
-		if (load_bytes(skb, offset, pair, sizeof(pair)))
-			return 0;
-		key->sport = be16(pair[0]);
-		key->dport = be16(pair[1]);
+		key->sport = be16(*(__u8 *)pair);
+		key->dport = be16(*((__u8 *)pair + 1));
 		key->flags |= HAS_L4;
 	}
 	return offset;
@@ -303,19 +309,35 @@ INLINE struct flow *look_up(const struct key *key, const struct classes *all)
 {
 	const __u64 *from = (const void *)key;
 	struct flow *best = 0;
+	struct short_key whole = {
+		.addresses = (__u32)from[0] | from[2] << 32,
+		.transport = from[6],
+		.rest = from[7] | (__u64)key->eth_type << 32 | (__u64)key->tci << 48,
+	};
 
 	for (__u32 i = 0; i < MAX_CLASSES; i++) {
 		const struct class *class = &all->item[i];
 		struct flow *found;
-		__u64 masked[8];
 
 		if (i >= all->count || (best && best->rank >= class->max_rank))
 			break;
+		if (class->is_short) {
+			struct short_key masked = {
+				.addresses = whole.addresses & class->mask[0],
+				.transport = whole.transport & class->mask[1],
+				.rest = (whole.rest & class->mask[2]) | class->number,
+			};
+
+			found = map_lookup(&short_flows, &masked);
+		} else {
+			__u64 masked[8];
+
 #pragma unroll
-		for (int word = 0; word < 7; word++)
-			masked[word] = from[word] & class->mask[word];
-		masked[7] = (from[7] & class->mask[7]) | class->number;
-		found = map_lookup(&flows, masked);
+			for (int word = 0; word < 7; word++)
+				masked[word] = from[word] & class->mask[word];
+			masked[7] = (from[7] & class->mask[7]) | class->number;
+			found = map_lookup(&flows, masked);
+		}
 		if (found && (!best || found->rank > best->rank))
 			best = found;
 	}
@@ -324,7 +346,7 @@ INLINE struct flow *look_up(const struct key *key, const struct classes *all)
 
 INLINE int lost(__u32 number, __u32 packets, int at_source)
 {
-	struct traffic *sum = traffic_of(number);
+	struct traffic *sum = traffic_of(this_cpu(), number);
 
 	if (sum) {
 		if (at_source)
@@ -343,7 +365,8 @@ INLINE int hand_over(struct __sk_buff *skb, __u32 ifindex)
 	return redirect_peer(ifindex, 0);
 }
 
-INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, const __u8 *eth_dst, __u32 packets, __u32 bytes)
+INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, const __u8 *eth_dst, __u32 packets,
+		      __u32 bytes)
 {
 	struct traffic *sum;
 
@@ -357,7 +380,7 @@ INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, const __u8 *
 			return lost(to->number, packets, 0);
 		bytes -= 4 * packets;
 	}
-	sum = traffic_of(to->number);
+	sum = traffic_of(cpu, to->number);
 	if (sum) {
 		sum->rx_packets += packets;
 		sum->rx_bytes += bytes;
@@ -368,9 +391,9 @@ INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, const __u8 *
 /* Forward what entered at `from`. */
 INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *key, struct weight weight)
 {
-	__u32 zero = 0, number = from->number, out = NO_PORT, bank;
+	__u32 zero = 0, number = from->number, cpu = this_cpu(), out = NO_PORT, bank;
 	struct config *conf = map_lookup(&config, &zero);
-	struct traffic *sum = traffic_of(number);
+	struct traffic *sum = traffic_of(cpu, number);
 	struct classes *all;
 	struct flow *flow;
 
@@ -390,7 +413,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 	key->in_port = number;
 	flow = look_up(key, all);
 	if (flow) {
-		__u32 at = this_cpu() * conf->rows + flow->slot, mirror = flow->mirror;
+		__u32 at = cpu * conf->rows + flow->slot, mirror = flow->mirror;
 		struct count *count = map_lookup(&counters, &at);
 
 		out = flow->out;
@@ -406,7 +429,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 			weight.bytes += 4 * weight.packets;
 		}
 		if (mirror != NO_PORT) {
-			struct traffic *copy = traffic_of(mirror);
+			struct traffic *copy = traffic_of(cpu, mirror);
 
 			if (copy && mirror == UPLINK) {
 				copy->tx_packets += weight.packets;
@@ -424,7 +447,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 
 			if (!to)
 				return TC_ACT_SHOT;
-			return deliver_vf(skb, to, key->eth_dst, weight.packets, weight.bytes);
+			return deliver_vf(skb, to, cpu, key->eth_dst, weight.packets, weight.bytes);
 		}
 	} else {
 		if (from->flags & PORT_VLAN && vlan_push(skb, from->vlan_proto, from->tci))
@@ -433,7 +456,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 			return redirect(from->miss, 0);
 		out = number == UPLINK ? PF : UPLINK;
 	}
-	sum = traffic_of(out);
+	sum = traffic_of(cpu, out);
 	if (!sum)
 		return TC_ACT_SHOT;
 	if (out == UPLINK) {
@@ -507,7 +530,7 @@ SEC("tc/tap") int tap(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	offset = open_packet(skb, &key);
 	weight = weigh(skb, &key, offset);
-	return deliver_vf(skb, to, key.eth_dst, weight.packets, weight.bytes);
+	return deliver_vf(skb, to, this_cpu(), key.eth_dst, weight.packets, weight.bytes);
 }
 
 char SEC("license") licence[] = "Dual BSD/GPL";
