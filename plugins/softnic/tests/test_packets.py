@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+import softrig
+from packets import MACS, arp, ip4, ip6
 
 from nicoffload.model import (
     Count,
@@ -21,11 +20,8 @@ from nicoffload.model import (
     VlanTag,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from packets import MACS, arp, ip4, ip6
-
-pytestmark = pytest.mark.root
+softrig.skip_without_root()
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("softnic")]
 
 TAG = (0x8100, 100)
 
@@ -77,14 +73,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_packet_that_matches_reaches_the_vf_whole_and_is_counted_once(softnic, name):
+def test_a_packet_that_matches_reaches_the_vf_whole_and_is_counted_once(softnic, nic, name):
     match, frame = CASES[name]
-    with softnic.open() as nic:
-        (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
-        seen = softnic.sent_and_seen("wire", frame)
-        assert seen == {"vf1": [frame]}
-        counted = nic.flow_stats([added.rule.rule_id]).row(0)
-        assert (counted.packets, counted.bytes) == (1, len(frame))
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
+    seen = softnic.sent_and_seen("wire", frame)
+    assert seen == {"vf1": [frame]}
+    counted = nic.flow_stats([added.rule.rule_id]).row(0)
+    assert (counted.packets, counted.bytes) == (1, len(frame))
 
 
 MISSES = {
@@ -103,15 +98,14 @@ MISSES = {
 
 
 @pytest.mark.parametrize("name", MISSES)
-def test_a_packet_that_does_not_match_leaves_by_the_pf(softnic, name):
+def test_a_packet_that_does_not_match_leaves_by_the_pf(softnic, nic, name):
     match, frame = MISSES[name]
-    with softnic.open() as nic:
-        (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
-        assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
-        assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 0
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
+    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
+    assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 0
 
 
-def test_what_no_rule_takes_goes_between_a_port_and_its_representor(softnic):
+def test_what_no_rule_takes_goes_between_a_port_and_its_representor(softnic, nic):
     frame = ip4()
     assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
     assert softnic.sent_and_seen("pf", frame) == {"wire": [frame]}
@@ -130,129 +124,125 @@ def test_what_no_rule_takes_goes_between_a_port_and_its_representor(softnic):
         ("wire", None, ToUplink(), "wire"),
     ],
 )
-def test_every_port_can_be_a_source_and_a_target(softnic, port, in_port, action, out):
+def test_every_port_can_be_a_source_and_a_target(softnic, nic, port, in_port, action, out):
     frame = ip4()
-    with softnic.open() as nic:
-        nic.add_flows([rule(action, in_port=in_port, ipv4_dst="10.0.0.1")])
-        assert softnic.sent_and_seen(port, frame) == {out: [frame]}
+    nic.add_flows([rule(action, in_port=in_port, ipv4_dst="10.0.0.1")])
+    assert softnic.sent_and_seen(port, frame) == {out: [frame]}
 
 
-def test_a_rule_without_in_port_is_for_what_comes_from_the_wire(softnic):
+def test_a_rule_without_in_port_is_for_what_comes_from_the_wire(softnic, nic):
     frame = ip4()
-    with softnic.open() as nic:
-        nic.add_flows([rule(ToVf(vf=1), ipv4_dst="10.0.0.1")])
-        assert softnic.sent_and_seen("vf0", frame) == {"r0": [frame]}
-        assert softnic.sent_and_seen("pf", frame) == {"wire": [frame]}
+    nic.add_flows([rule(ToVf(vf=1), ipv4_dst="10.0.0.1")])
+    assert softnic.sent_and_seen("vf0", frame) == {"r0": [frame]}
+    assert softnic.sent_and_seen("pf", frame) == {"wire": [frame]}
 
 
-def test_drop_and_mirror(softnic):
+def test_drop_and_mirror(softnic, nic):
     frame = ip4()
-    with softnic.open() as nic:
-        (dropping,) = nic.add_flows([rule((Drop(), Count()), **exact())]).installed
-        assert softnic.sent_and_seen("wire", frame) == {}
-        assert nic.flow_stats([dropping.rule.rule_id]).row(0).packets == 1
-        nic.remove_flows([dropping.rule.rule_id])
-        nic.add_flows([rule((Mirror(port=3), ToVf(vf=0)), **exact())])
-        assert softnic.sent_and_seen("wire", frame) == {"vf0": [frame], "vf1": [frame]}
+    (dropping,) = nic.add_flows([rule((Drop(), Count()), **exact())]).installed
+    assert softnic.sent_and_seen("wire", frame) == {}
+    assert nic.flow_stats([dropping.rule.rule_id]).row(0).packets == 1
+    nic.remove_flows([dropping.rule.rule_id])
+    nic.add_flows([rule((Mirror(port=3), ToVf(vf=0)), **exact())])
+    assert softnic.sent_and_seen("wire", frame) == {"vf0": [frame], "vf1": [frame]}
 
 
-def test_the_higher_priority_wins_whatever_came_first(softnic):
+def test_the_higher_priority_wins_whatever_came_first(softnic, nic):
     frame = ip4()
-    with softnic.open() as nic:
-        nic.add_flows([rule(ToVf(vf=0), priority=10, ipv4_dst="10.0.0.1")])
-        nic.add_flows([rule(ToVf(vf=1), priority=20, ipv4_src="192.0.2.1")])
-        assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
-        nic.add_flows([rule(Drop(), priority=15, eth_type=0x0800)])
-        assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
-        nic.add_flows([rule(ToPf(), priority=30, eth_type=0x0800, ip_proto=17)])
-        assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
+    nic.add_flows([rule(ToVf(vf=0), priority=10, ipv4_dst="10.0.0.1")])
+    nic.add_flows([rule(ToVf(vf=1), priority=20, ipv4_src="192.0.2.1")])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    nic.add_flows([rule(Drop(), priority=15, eth_type=0x0800)])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    nic.add_flows([rule(ToPf(), priority=30, eth_type=0x0800, ip_proto=17)])
+    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
 
 
-def test_of_two_equal_priorities_the_older_wins(softnic):
+def test_of_two_equal_priorities_the_older_wins(softnic, nic):
     frame = ip4()
-    with softnic.open() as nic:
-        nic.add_flows([rule(ToVf(vf=1), ipv4_src="192.0.2.1")])
-        nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
-        assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    nic.add_flows([rule(ToVf(vf=1), ipv4_src="192.0.2.1")])
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
 
 
 def configure(nic, **settings):
     nic.configure_vfs([VfConfig(vf=0, **settings)])
 
 
-def test_a_port_vlan_is_put_on_and_taken_off(softnic):
-    with softnic.open() as nic:
-        configure(nic, vlan=VlanTag(vid=100, pcp=3))
-        tagged, plain = ip4(tags=[(0x8100, 3 << 13 | 100)]), ip4()
-        assert softnic.sent_and_seen("vf0", plain) == {"r0": [tagged]}
-        assert softnic.sent_and_seen("r0", tagged) == {"vf0": [plain]}
-        nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1"), rule(ToUplink(), in_port="vf:0")])
-        assert softnic.sent_and_seen("vf0", plain) == {"wire": [tagged]}
-        assert softnic.sent_and_seen("wire", tagged) == {"vf0": [plain]}
+def test_a_port_vlan_is_put_on_and_taken_off(softnic, nic):
+    configure(nic, vlan=VlanTag(vid=100, pcp=3))
+    tagged, plain = ip4(tags=[(0x8100, 3 << 13 | 100)]), ip4()
+    assert softnic.sent_and_seen("vf0", plain) == {"r0": [tagged]}
+    assert softnic.sent_and_seen("r0", tagged) == {"vf0": [plain]}
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1"), rule(ToUplink(), in_port="vf:0")])
+    assert softnic.sent_and_seen("vf0", plain) == {"wire": [tagged]}
+    assert softnic.sent_and_seen("wire", tagged) == {"vf0": [plain]}
 
 
-def test_a_port_vlan_keeps_other_vlans_away(softnic):
-    with softnic.open() as nic:
-        configure(nic, vlan=VlanTag(vid=100))
-        (added,) = nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")]).installed
-        assert softnic.sent_and_seen("wire", ip4()) == {}
-        assert softnic.sent_and_seen("wire", ip4(tags=[(0x8100, 101)])) == {}
-        assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 2
-        assert {s.name: s.rx_dropped for s in nic.stats()}["vf:0"] == 2
+def dropped(nic, which):
+    return next(getattr(each, which) for each in nic.stats() if each.name == "vf:0")
 
 
-def test_spoof_check_drops_a_foreign_source(softnic):
-    with softnic.open() as nic:
-        configure(nic, mac=MACS["src"], spoof_check=True)
-        assert softnic.sent_and_seen("vf0", ip4()) == {"r0": [ip4()]}
-        forged = ip4(src="192.0.2.1", dst="10.0.0.1")
-        forged = forged[:6] + b"\2\0\0\0\0\x99" + forged[12:]
-        assert softnic.sent_and_seen("vf0", forged) == {}
-        assert {s.name: s.tx_dropped for s in nic.stats()}["vf:0"] == 1
-        configure(nic, spoof_check=False)
-        assert softnic.sent_and_seen("vf0", forged) == {"r0": [forged]}
+def test_a_port_vlan_keeps_other_vlans_away(softnic, nic):
+    before = dropped(nic, "rx_dropped")
+    configure(nic, vlan=VlanTag(vid=100))
+    (added,) = nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")]).installed
+    assert softnic.sent_and_seen("wire", ip4()) == {}
+    assert softnic.sent_and_seen("wire", ip4(tags=[(0x8100, 101)])) == {}
+    assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 2
+    assert dropped(nic, "rx_dropped") == before + 2
 
 
-def test_the_address_filter_lets_through_its_own_and_groups_unless_trusted(softnic):
-    with softnic.open() as nic:
-        configure(nic, mac=0x02_00_00_00_00_77)
-        nic.add_flows([rule(ToVf(vf=0), eth_type=0x0806)])
-        mine, group, foreign = arp(dst=0x02_00_00_00_00_77), arp(dst=0xFFFF_FFFF_FFFF), arp()
-        assert softnic.sent_and_seen("wire", mine) == {"vf0": [mine]}
-        assert softnic.sent_and_seen("wire", group) == {"vf0": [group]}
-        assert softnic.sent_and_seen("wire", foreign) == {}
-        configure(nic, trust=True)
-        assert softnic.sent_and_seen("wire", foreign) == {"vf0": [foreign]}
+def test_spoof_check_drops_a_foreign_source(softnic, nic):
+    before = dropped(nic, "tx_dropped")
+    configure(nic, mac=MACS["src"], spoof_check=True)
+    assert softnic.sent_and_seen("vf0", ip4()) == {"r0": [ip4()]}
+    forged = ip4(src="192.0.2.1", dst="10.0.0.1")
+    forged = forged[:6] + b"\2\0\0\0\0\x99" + forged[12:]
+    assert softnic.sent_and_seen("vf0", forged) == {}
+    assert dropped(nic, "tx_dropped") == before + 1
+    configure(nic, spoof_check=False)
+    assert softnic.sent_and_seen("vf0", forged) == {"r0": [forged]}
 
 
-def test_an_address_reaches_the_device_where_it_is(softnic):
-    from conftest import run
-
-    with softnic.open() as nic:
-        configure(nic, mac=0x02_00_00_00_00_77)
-        assert "02:00:00:00:00:77" in run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
-
-
-def test_a_link_that_is_disabled_carries_nothing(softnic):
-    from conftest import run
-
-    with softnic.open() as nic:
-        nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
-        configure(nic, link_state=LinkState.DISABLE)
-        assert "NO-CARRIER" in run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
-        assert softnic.sent_and_seen("wire", ip4()) == {}
-        configure(nic, link_state=LinkState.AUTO)
-        assert softnic.sent_and_seen("wire", ip4()) == {"vf0": [ip4()]}
+def test_the_address_filter_lets_through_its_own_and_groups_unless_trusted(softnic, nic):
+    configure(nic, mac=0x02_00_00_00_00_77)
+    nic.add_flows([rule(ToVf(vf=0), eth_type=0x0806)])
+    mine, group, foreign = arp(dst=0x02_00_00_00_00_77), arp(dst=0xFFFF_FFFF_FFFF), arp()
+    assert softnic.sent_and_seen("wire", mine) == {"vf0": [mine]}
+    assert softnic.sent_and_seen("wire", group) == {"vf0": [group]}
+    assert softnic.sent_and_seen("wire", foreign) == {}
+    configure(nic, trust=True)
+    assert softnic.sent_and_seen("wire", foreign) == {"vf0": [foreign]}
 
 
-def test_port_counters_are_seen_from_the_port(softnic):
-    with softnic.open() as nic:
-        nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1"), rule(ToUplink(), in_port="vf:0")])
-        size = len(ip4())
-        for port in ("wire", "wire", "vf0", "pf"):
-            softnic.sent_and_seen(port, ip4())
-        softnic.sent_and_seen("wire", arp())
-        stats = {s.name: (s.rx_packets, s.rx_bytes, s.tx_packets, s.tx_bytes) for s in nic.stats()}
-        assert stats["uplink"] == (3, 2 * size + len(arp()), 2, 2 * size)
-        assert stats["vf:0"] == (2, 2 * size, 1, size)
-        assert stats["pf"] == (1, len(arp()), 1, size)
+def test_an_address_reaches_the_device_where_it_is(softnic, nic):
+    configure(nic, mac=0x02_00_00_00_00_77)
+    assert "02:00:00:00:00:77" in softrig.run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
+
+
+def test_a_link_that_is_disabled_carries_nothing(softnic, nic):
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
+    configure(nic, link_state=LinkState.DISABLE)
+    assert "NO-CARRIER" in softrig.run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
+    assert softnic.sent_and_seen("wire", ip4()) == {}
+    configure(nic, link_state=LinkState.AUTO)
+    assert softnic.sent_and_seen("wire", ip4()) == {"vf0": [ip4()]}
+
+
+def test_port_counters_are_seen_from_the_port(softnic, nic):
+    def read():
+        return {s.name: (s.rx_packets, s.rx_bytes, s.tx_packets, s.tx_bytes) for s in nic.stats()}
+
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1"), rule(ToUplink(), in_port="vf:0")])
+    size, before = len(ip4()), read()
+    for port in ("wire", "wire", "vf0", "pf"):
+        softnic.sent_and_seen(port, ip4())
+    softnic.sent_and_seen("wire", arp())
+    grown = {
+        name: tuple(now - then for now, then in zip(values, before[name], strict=True))
+        for name, values in read().items()
+    }
+    assert grown["uplink"] == (3, 2 * size + len(arp()), 2, 2 * size)
+    assert grown["vf:0"] == (2, 2 * size, 1, size)
+    assert grown["pf"] == (1, len(arp()), 1, size)
