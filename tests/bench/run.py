@@ -199,12 +199,32 @@ def bench_guest() -> Figures:
     return {name: value for name, value in found.items() if name != "flower_encode_per_s"}
 
 
+def bench_softnic() -> Figures:
+    """Measure packets through the software NIC, its tables against C with libbpf, and its rates."""
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    lacking = [tool for tool in ("ip", "bridge") if shutil.which(tool) is None]
+    if os.geteuid() != 0:
+        lacking.append("root, for network namespaces and eBPF")
+    if lacking:
+        print(f"bench: softnic: left out: it needs {', '.join(lacking)}", file=sys.stderr)
+        return {}
+    figures: Figures = {}
+    for part in ("path", "tables", "rates"):
+        # A process each: the first pins itself to one CPU.
+        done = subprocess.run(
+            [sys.executable, str(HERE / "softnic.py"), part], check=True, stdout=subprocess.PIPE, text=True
+        )
+        figures |= json.loads(done.stdout)
+    return figures
+
+
 BENCHES: dict[str, Callable[[], Figures]] = {
     "import": bench_import,
     "compile": bench_compile,
     "nic": bench_nic,
     "replay": bench_replay,
     "kernel": bench_kernel,
+    "softnic": bench_softnic,
     "guest": bench_guest,
 }
 GUEST = "user-mode Linux guest"
