@@ -330,7 +330,7 @@ def undo_step(driver: Driver, step: StepIntent, retry: Retry) -> str:
         if step.kind == VF_COUNT and driver.virtual_functions:
             return _undo_count(driver.virtual_functions, step, retry)
         if step.kind == VF_CONFIG and driver.virtual_functions:
-            return _undo_config(driver.virtual_functions, step, retry)
+            return _undo_config(driver, driver.virtual_functions, step, retry)
         if step.kind == KEEP_CONFIG and driver.virtual_functions:
             return _set_back(driver.virtual_functions, decode_config(step.before), frozenset(SETTINGS), retry)
         if step.kind in (RATE, KEEP_RATE) and driver.rates:
@@ -348,7 +348,7 @@ def _undo_count(vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
     return "" if found == before else f"there are {found} VFs, and there were {before}"
 
 
-def _undo_config(vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
+def _undo_config(driver: Driver, vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
     before, after = decode_config(step.before), decode_config(step.after)
     state = _state(vfs, before.vf)
     if state is None:
@@ -356,11 +356,19 @@ def _undo_config(vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
     still_mine = frozenset(SETTINGS) - {name for name, _, _ in differences(after, state)}
     problem = _set_back(vfs, before, still_mine, retry)
     unknown = [
-        name for name in SETTINGS if getattr(after, name) is not None and getattr(before, name) is None
+        name
+        for name in SETTINGS
+        if getattr(after, name) is not None and getattr(before, name) is None and not _is_absent(driver, name)
     ]
     if unknown and not problem:
         return f"VF {before.vf}: the NIC does not report {', '.join(unknown)}, so it may be as asked for"
     return problem
+
+
+def _is_absent(driver: Driver, setting: str) -> bool:
+    """Tell whether a NIC has no such setting, by its profile: it was refused then, and nothing is to be undone."""
+    facts = driver.profile.vf
+    return facts is not None and getattr(facts, setting).supported == "no"
 
 
 def _set_back(vfs: VirtualFunctions, before: VfConfig, names: frozenset[str], retry: Retry) -> str:

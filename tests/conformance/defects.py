@@ -1342,6 +1342,16 @@ def keeps_the_setting_of_a_call_that_failed(driver):
     never_gives_a_vf_its_old_address_back(driver)
 
 
+@defect("mock:sfc_siena", "NIC-12", "trust")
+def refuses_a_setting_and_does_the_rest_all_the_same(driver):
+    leaves_a_config_half_done(driver)
+    spoil(
+        driver.virtual_functions,
+        "configure_many",
+        lambda call: lambda configs: [None if c.trust is not None else call([c])[0] for c in configs],
+    )
+
+
 @defect("mock:ixgbe", "LS-02")
 def can_not_reset_a_vf(driver):
     def reset(vf):

@@ -5,19 +5,28 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nicoffload.driver import Placement
 from nicoffload.errors import (
     ConflictError,
     NicOffloadError,
     NotFoundError,
+    NotSupportedError,
     VerificationError,
 )
-from nicoffload.model import FlowRule, RateLimit, ToVf, VfConfig, VfState
+from nicoffload.model import FlowRule, LinkState, RateLimit, ToVf, VfConfig, VfState, VlanTag
 from nicoffload.model.action import MAX_VF_INDEX
 from nicoffload.nic import DesiredState, Nic
 from nicoffload.profiles.types import NicProfile
-from nicoffload.testing.conformance.behaviour import behaviour, rates, settings, whole, with_tables
+from nicoffload.testing.conformance.behaviour import (
+    behaviour,
+    missing_settings,
+    rates,
+    settings,
+    whole,
+    with_tables,
+)
 from nicoffload.testing.conformance.bench import Bench
 from nicoffload.testing.conformance.outcome import NotShown
 from nicoffload.testing.conformance.proxy import Between, Strike
@@ -448,6 +457,33 @@ def refused_beforehand(bench: Bench) -> None:
             "rules that were installed without the bad one",
         )
         bench.same([rule.rule_id for rule, _ in report.refused], [bad.rule_id], "rules that were refused")
+
+
+@behaviour(
+    "NIC-12",
+    "A setting that the NIC does not have is refused as such, and nothing is left of its call",
+    each=missing_settings,
+)
+def missing_setting(bench: Bench) -> None:
+    """Through `open_nic`, one call sets what the NIC has on one VF and what it does not have on another: the error is
+    `NotSupportedError` naming the setting, not one about undoing, and both VFs are as before.
+    """
+    name = bench.part
+    bench.need_vfs(2)
+    bench.settled()
+    before = seen(bench)
+    value: Any = {"mac": _MAC, "vlan": VlanTag(vid=12), "link_state": LinkState.DISABLE}.get(name, True)
+    good = [VfConfig(vf=0, mac=_MAC)] if "mac" in settings(bench.profile) else []
+    with bench.nic() as nic:
+        error = bench.refuses(
+            lambda: nic.configure_vfs([*good, VfConfig(vf=1, **{name: value})]),
+            NotSupportedError,
+            f"{name}, which the NIC does not have,",
+        )
+        assert isinstance(error, NotSupportedError)
+        bench.same(error.capability, f"vf.{name}", "the capability that is missing")
+    bench.settled_if_any()
+    bench.same(seen(bench), before, "the NIC after the refusal")
 
 
 def with_settings(profile: NicProfile) -> tuple[str, ...]:
