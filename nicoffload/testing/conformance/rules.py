@@ -192,6 +192,8 @@ def _tidy(flow_type: FlowType, names: Sequence[str]) -> tuple[str, ...]:
     for group in flow_type.together:
         if set(kept) & set(group.fields):
             kept = list(dict.fromkeys([*kept, *group.fields]))
+    if any(name.startswith("tun_ipv4") for name in kept):  # the outer addresses are of one family
+        kept = [name for name in kept if not name.startswith("tun_ipv6")]
     for pair in flow_type.not_together:
         if set(pair.fields) <= set(kept):
             kept.remove(pair.fields[-1])
