@@ -30,6 +30,7 @@ from nicoffload.kernel.devlink import (
 )
 from nicoffload.kernel.events import BusEvent, DevlinkEvent, Events, LinkEvent, Topic
 from nicoffload.kernel.features import FeatureName, read_feature, set_feature
+from nicoffload.kernel.link import set_up
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.ntuple import FlowType, NtupleRule
 from nicoffload.kernel.ntuple_layout import encode_request, encode_rule
@@ -158,6 +159,14 @@ def simulated_sysfs(subject: Subject, log: Transcript) -> None:
     log.do("nothing below a file", read(subject, f"class/net/{subject.ifname}/ifindex/x"))
     log.do("read only", lambda: kernel.write_sysfs(f"class/net/{subject.ifname}/ifindex", b"1"))
     log.do("role", lambda: identify(kernel, subject.ifname).role)
+    log.do("queues", lambda: kernel.list_sysfs(f"class/net/{subject.ifname}/queues"))
+    log.do("traffic class", read(subject, f"class/net/{subject.ifname}/queues/tx-0/traffic_class"))
+    for up in (False, True):
+        for file in ("carrier", "speed"):
+            log.do(f"{file}, up {up}", read(subject, f"class/net/{subject.ifname}/{file}"))
+        set_up(kernel, subject.ifindex())
+    log.do("speed of the loopback", read(subject, "class/net/lo/speed"))
+    log.do("state of the loopback", read(subject, "class/net/lo/operstate"))
     log.do("write '0'", write(subject, "sriov_numvfs", "0"))
 
 
@@ -558,6 +567,8 @@ def igb_sysfs(subject: Subject, log: Transcript) -> None:
         ],
     )
     log.do("no port", read(subject, f"class/net/{subject.ifname}/phys_port_name"))
+    set_up(kernel, subject.ifindex())
+    log.do("no traffic class", read(subject, f"class/net/{subject.ifname}/queues/tx-0/traffic_class"))
     log.do("write '0'", write(subject, "sriov_numvfs", "0"))
     log.do("VF gone", read(subject, f"{folder}/device"))
 

@@ -14,6 +14,7 @@ from nicoffload.testing.emulator.tables import Table
 from nicoffload.testing.fake_kernel import rxnfc
 from nicoffload.testing.fake_kernel.drivers import facts
 from nicoffload.testing.fake_kernel.errnos import as_oserror, refusal
+from nicoffload.testing.fake_kernel.netdevs import queue_count
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind
 
 GRXRINGS, GRXCLSRLCNT, GRXCLSRULE, GRXCLSRLALL, SRXCLSRLDEL, SRXCLSRLINS = range(0x2D, 0x33)
@@ -35,7 +36,7 @@ def answer(netdev: FakeNetdev, command: int, buffer: bytes) -> bytes:
     if len(buffer) < rxnfc.SIZE:
         raise refusal(errno.EFAULT)
     if command == GRXRINGS:
-        return bytes(rxnfc.with_table(buffer, _rings(nic, netdev), 0))
+        return bytes(rxnfc.with_table(buffer, queue_count(netdev), 0))
     if netdev.kind is not NetdevKind.PF:
         raise refusal(errno.EOPNOTSUPP)
     tables = _tables(nic)
@@ -159,12 +160,6 @@ def _size(tables: list[Table]) -> int:
     if tables[0].spec.picker == "driver":
         return max(table.id_limit for table in tables)
     return tables[0].bank.rows
-
-
-def _rings(nic: FakeNic, netdev: FakeNetdev) -> int:
-    if netdev.kind is NetdevKind.PF:
-        return nic.device.pf_queues
-    return nic.device.sriov.targets().queues_per_vf
 
 
 def _reported(entry: Entry) -> Match:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from nicoffload.testing.fake_kernel import classifier
 from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.features import Features
+from nicoffload.testing.fake_kernel.netdevs import queue_count
 from nicoffload.testing.fake_kernel.world import FakeNetdev, NetdevKind, Watcher, World
 
 
@@ -109,9 +110,7 @@ def _driver(netdev: FakeNetdev, _: bytes) -> bytes:
 def _channels(netdev: FakeNetdev, _: bytes) -> bytes:
     if netdev.nic is None or netdev.kind is NetdevKind.REPRESENTOR:
         raise refusal(errno.EOPNOTSUPP)
-    queues = netdev.nic.device.pf_queues
-    if netdev.kind is NetdevKind.VF:
-        queues = netdev.nic.device.sriov.targets().queues_per_vf
+    queues = queue_count(netdev)
     return _CHANNELS.pack(Command.GCHANNELS, 0, 0, 0, queues, 0, 0, 0, queues)
 
 

@@ -107,6 +107,15 @@ def sync_features(nic: FakeNic) -> None:
                 nic.device.changed()
 
 
+def queue_count(netdev: FakeNetdev) -> int:
+    """Return how many receive queues a network device has at present."""
+    if netdev.nic is None or netdev.nic.bus != "pci":
+        return 1
+    if netdev.kind is NetdevKind.PF:
+        return netdev.nic.device.pf_queues
+    return netdev.nic.device.sriov.targets().queues_per_vf if netdev.kind is NetdevKind.VF else 1
+
+
 def port_number(nic: FakeNic) -> int:
     """Return the number of the physical port: the PCI function's."""
     tail = nic.pci_address.rpartition(".")[2]

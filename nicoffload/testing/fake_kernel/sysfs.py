@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from nicoffload.testing.fake_kernel.binding import VFIO, Binding
 from nicoffload.testing.fake_kernel.errnos import as_oserror, refusal
 from nicoffload.testing.fake_kernel.hotplug import VF_OFFSET, VF_STRIDE, Hotplug
+from nicoffload.testing.fake_kernel.sysfs_net import show_netdev
 from nicoffload.testing.fake_kernel.sysfs_values import pci_number, simulated_number, truth
 from nicoffload.testing.fake_kernel.tree import File, Folder, Link, Node, fixed
-from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, NetdevKind, World
+from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, World
 
 _HOST = "devices/pci0000:00"
 _VIRTUAL = "devices/virtual"
@@ -90,7 +91,7 @@ class Sysfs:
             return Folder(self._pci_devices, lambda address: self._at("pci", address))
         if name == "virtual":
             devices = (one for one in self._world.netdevs.values() if one.nic is None)
-            return _folder(net=_fixed_folder({one.ifname: _netdev(one, "") for one in devices}))
+            return _folder(net=_fixed_folder({one.ifname: show_netdev(one, "") for one in devices}))
         return self._at("netdevsim", name)
 
     def _pci_devices(self) -> Mapping[str, Node]:
@@ -131,12 +132,12 @@ class Sysfs:
 
     def _net_folder(self, one: FakeFunction) -> Folder:
         def entries() -> Mapping[str, Node]:
-            return {netdev.ifname: _netdev(netdev, one.address) for netdev in self._netdevs(one)}
+            return {netdev.ifname: show_netdev(netdev, one.address) for netdev in self._netdevs(one)}
 
         def lookup(name: str) -> Node | None:
             netdev = self._world.netdev_named(name)
             ours = netdev is not None and (netdev.nic, netdev.pci_address) == (one.nic, one.address)
-            return _netdev(netdev, one.address) if netdev is not None and ours else None
+            return show_netdev(netdev, one.address) if netdev is not None and ours else None
 
         return Folder(entries, lookup)
 
@@ -235,65 +236,6 @@ class Sysfs:
         if netdev.nic is not None:
             place = _place(self._world.functions[netdev.nic.bus, netdev.pci_address])
         return Link(f"../../{place}/net/{netdev.ifname}")
-
-
-def _netdev(netdev: FakeNetdev, parent: str) -> Folder:
-    mac = netdev.mac.to_bytes(6, "big").hex(":")
-    nodes: dict[str, Node] = {
-        "ifindex": fixed(str(netdev.ifindex)),
-        "address": fixed(mac),
-        "mtu": fixed(str(netdev.mtu)),
-        "operstate": fixed("up" if netdev.up else "down"),
-        "type": fixed("1"),
-        "phys_switch_id": _perhaps(netdev.switch_id.hex()),
-        "phys_port_name": _perhaps(netdev.port_name),
-        "phys_port_id": _perhaps(""),
-        "subsystem": Link("../../../../../class/net"),
-        "speed": _speed(netdev),
-        "queues": _queues(netdev),
-    }
-    if parent:
-        nodes["device"] = Link(f"../../../{parent}")
-    return _fixed_folder(nodes)
-
-
-def _speed(netdev: FakeNetdev) -> File:
-    """Return the speed in Mbit/s; -1 while the link is down, and no answer from what has no link of its own."""
-
-    def show() -> str:
-        if netdev.nic is None or netdev.kind is not NetdevKind.PF:
-            raise refusal(errno.EINVAL)
-        bps = netdev.nic.device.link_bps
-        return str(bps // 1_000_000) if bps else "-1"
-
-    return File(read=show)
-
-
-def _queues(netdev: FakeNetdev) -> Folder:
-    def entries() -> Mapping[str, Node]:
-        count, classes = 1, 0
-        if netdev.nic is not None and netdev.kind is NetdevKind.PF:
-            count = netdev.nic.device.pf_queues
-            classes = count // 2 if netdev.nic.device.features["mqprio"] else 0
-        elif netdev.nic is not None and netdev.kind is NetdevKind.VF:
-            count = netdev.nic.device.sriov.targets().queues_per_vf
-        found: dict[str, Node] = {f"rx-{queue}": _fixed_folder({}) for queue in range(count)}
-        for queue in range(count):
-            # Traffic classes that are set up have the queues from the middle on.
-            number = "1" if classes and queue >= count - classes else "0"
-            found[f"tx-{queue}"] = _fixed_folder({"traffic_class": fixed(number)})
-        return found
-
-    return Folder(entries)
-
-
-def _perhaps(text: str) -> File:
-    def show() -> str:
-        if not text:
-            raise refusal(errno.EOPNOTSUPP)
-        return text
-
-    return File(read=show)
 
 
 def _place(one: FakeFunction) -> str:
