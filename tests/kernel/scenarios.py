@@ -567,7 +567,7 @@ def igb_sysfs(subject: Subject, log: Transcript) -> None:
     log.do("no port", read(subject, f"class/net/{subject.ifname}/phys_port_name"))
     set_up(kernel, subject.ifindex())
     log.do("queues", lambda: {"rx-0", "tx-0"} <= set(kernel.list_sysfs(f"class/net/{subject.ifname}/queues")))
-    log.do("no traffic class", read(subject, f"class/net/{subject.ifname}/queues/tx-0/traffic_class"))
+    log.do("traffic class", read(subject, f"class/net/{subject.ifname}/queues/tx-0/traffic_class"))
     log.do("write '0'", write(subject, "sriov_numvfs", "0"))
     log.do("VF gone", read(subject, f"{folder}/device"))
 
@@ -625,16 +625,17 @@ def igb_vfio(subject: Subject, log: Transcript) -> None:
 
 def igb_events(subject: Subject, log: Transcript) -> None:
     """What the bus tells of VFs that come, change hands and go."""
+    sriov = Sriov(subject.kernel, subject.name)
     with Events(subject.kernel, [Topic.BUS]) as events:
-        [vf] = Sriov(subject.kernel, subject.name).set_vfs(1)
-        Binding(subject.kernel, vf).give_to("vfio-pci")
-        Binding(subject.kernel, vf).give_back()
-        Sriov(subject.kernel, subject.name).set_vfs(0)
-        seen: list[object] = []
-        while not any(isinstance(one, BusEvent) and one.change.value == "gone" for one in seen):
-            seen += events.read(5)
-    told = [one for one in seen if isinstance(one, BusEvent) and one.name == vf]
-    log.do("VF", lambda: [f"{one.change.value} {one.driver}".strip() for one in told])
+        first, second = sriov.set_vfs(2)
+        Binding(subject.kernel, first).give_to("vfio-pci")
+        Binding(subject.kernel, first).give_back()
+        sriov.set_vfs(0)
+        names = {subject.name: "PF", first: "VF 0", second: "VF 1"}
+        seen: list[BusEvent] = []
+        while not any(one.name == second and one.change.value == "gone" for one in seen):
+            seen += [one for one in events.read(5) if isinstance(one, BusEvent) and one.name in names]
+    log.do("bus", lambda: [f"{names[one.name]} {one.change.value} {one.driver}".strip() for one in seen])
 
 
 def igb_vfs(subject: Subject, log: Transcript) -> None:

@@ -120,14 +120,17 @@ class Hotplug:
             )
             nic.vfs.append(function)
             self._add_function(function)
+            self._settle_driver(function, vf)
+        for watcher in self._world.watchers() if nic.vfs else ():
+            watcher.vfs_made(nic)
 
     def _remove_vfs(self, nic: FakeNic) -> None:
         self._remove_representors(nic)
         while nic.vfs:
-            function = nic.vfs[-1]
+            function = nic.vfs[0]
             self._drop_netdev(function)
             self._drop_driver(function)
-            nic.vfs.pop()
+            nic.vfs.pop(0)
             self._remove_function(function)
         self._known[nic] = []
 

@@ -43,14 +43,18 @@ def show_netdev(netdev: FakeNetdev, parent: str) -> Folder:
 def _queues(netdev: FakeNetdev) -> Mapping[str, Node]:
     count = queue_count(netdev)
     received: dict[str, Node] = {f"rx-{number}": Folder(dict) for number in range(count)}
-    sent = Folder(lambda: {"traffic_class": File(read=lambda: _traffic_class(netdev))})
-    return received | {f"tx-{number}": sent for number in range(count)}
+    sent: dict[str, Node] = {f"tx-{number}": _sending(netdev, number, count) for number in range(count)}
+    return received | sent
 
 
-def _traffic_class(netdev: FakeNetdev) -> str:
-    if netdev.nic is None or not netdev.nic.device.features.get("mqprio") or netdev.kind is not NetdevKind.PF:
-        raise refusal(errno.EINVAL)
-    return "0"
+def _sending(netdev: FakeNetdev, queue: int, queues: int) -> Folder:
+    return Folder(lambda: {"traffic_class": fixed(_traffic_class(netdev, queue, queues))})
+
+
+def _traffic_class(netdev: FakeNetdev, queue: int, queues: int) -> str:
+    """Return the class of a queue: 0 for all without classes; with them, the emulated NIC has two."""
+    has_classes = netdev.nic is not None and netdev.nic.device.features.get("mqprio", False)
+    return str(int(has_classes and netdev.kind is NetdevKind.PF and queue >= queues // 2))
 
 
 def _operstate(netdev: FakeNetdev) -> str:

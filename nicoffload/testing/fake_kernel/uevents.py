@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nicoffload.kernel.seam import NETLINK_KOBJECT_UEVENT
-from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, Watcher, World
+from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, FakeNic, Watcher, World
 
 _KERNEL_GROUP = 1
 
@@ -22,8 +22,14 @@ class Uevents(Watcher):
         world.watch(self)
 
     def function_appeared(self, function: FakeFunction) -> None:
-        """Tell ``add``."""
+        """Tell ``add``, and of a VF ``change`` once its links are there (drivers/pci/iov.c, pci_iov_sysfs_link)."""
         self._tell("add", _path(function), function.nic.bus, *_about(function))
+        if function.vf is not None:
+            self._tell("change", _path(function), function.nic.bus, *_about(function))
+
+    def vfs_made(self, nic: FakeNic) -> None:
+        """Tell ``change`` of the PF (drivers/pci/iov.c, sriov_enable)."""
+        self._tell("change", _path(nic.function), nic.bus, *_about(nic.function))
 
     def function_gone(self, function: FakeFunction) -> None:
         """Tell ``remove``."""

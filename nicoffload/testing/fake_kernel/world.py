@@ -170,6 +170,9 @@ class Watcher:
     def function_gone(self, function: FakeFunction) -> None:
         """A function went."""
 
+    def vfs_made(self, nic: FakeNic) -> None:
+        """All VFs of a NIC are there."""
+
     def driver_bound(self, function: FakeFunction) -> None:
         """A driver took a function."""
 
