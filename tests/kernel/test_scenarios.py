@@ -20,7 +20,11 @@ def simulated() -> Subject:
     """Return a fake netdevsim, and what every kernel has besides."""
     kernel = FakeKernel()
     kernel.plug(
-        PROFILES.get("netdevsim"), pci_address="netdevsim10", ifname="eth0", config=Config(prepared=False)
+        PROFILES.get("netdevsim"),
+        pci_address="netdevsim10",
+        ifname="eth0",
+        up=False,
+        config=Config(prepared=False),
     )
     return Subject(kernel=kernel, bus="netdevsim", name="netdevsim10")
 

@@ -63,11 +63,13 @@ class DevlinkState:
         rates: Its rate objects.
         inline_mode: As the driver reports it.
         encap_mode: Likewise.
+        names: Number of a port's network device to the name that was told.
     """
 
     rates: RateTree
     inline_mode: int = 0
     encap_mode: int = _ENCAP_BASIC
+    names: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -315,14 +317,17 @@ class DevlinkServer(Watcher):
         state = self._state_of(netdev)
         if state is None:
             return
+        state.names[netdev.ifindex] = netdev.ifname
         self._notify(Command.PORT_NEW, _show_port(netdev))
         if netdev.vf is not None and state.rates.nic.profile.rates.devlink is not None:
             leaf = state.rates.leaves[netdev.vf] = RateObject(state.rates.nic, netdev.vf)
             self._notify(Command.RATE_NEW, _show_rate(leaf))
 
     def netdev_changed(self, netdev: FakeNetdev) -> None:
-        """Tell the new name of a port's network device."""
-        if self._state_of(netdev) is not None:
+        """Tell the new name of a port's network device; devlink hears of nothing else."""
+        state = self._state_of(netdev)
+        if state is not None and state.names.get(netdev.ifindex) != netdev.ifname:
+            state.names[netdev.ifindex] = netdev.ifname
             self._notify(Command.PORT_NEW, _show_port(netdev))
 
     def netdev_gone(self, netdev: FakeNetdev) -> None:
@@ -333,6 +338,7 @@ class DevlinkServer(Watcher):
         if netdev.vf is not None and netdev.vf in state.rates.leaves:
             self._notify(Command.RATE_DEL, _show_rate(state.rates.leaves.pop(netdev.vf)))
         self._notify(Command.PORT_DEL, _show_port(netdev))
+        state.names.pop(netdev.ifindex, None)
 
     def _state_of(self, netdev: FakeNetdev) -> DevlinkState | None:
         if netdev.nic is None or not _has_port(netdev):

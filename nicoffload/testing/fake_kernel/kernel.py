@@ -89,6 +89,7 @@ class FakeKernel(Kernel):
         config: Config = _UNPREPARED,
         faults: Sequence[Mapping[str, Any]] = (),
         numa_node: int = -1,
+        up: bool = True,
     ) -> FakeNic:
         """Put a NIC in, whose driver takes it at once.
 
@@ -99,13 +100,18 @@ class FakeKernel(Kernel):
             config: How it is at first: no VFs, every feature as its driver has it, unless asked otherwise.
             faults: What goes wrong, as in a fault script's list ``faults``.
             numa_node: NUMA node that it is near to; -1 where the platform does not say.
+            up: Whether an administrator sets the PF's network device up, as on a machine in use.
 
         Raises:
             ValueError: The address is none, or in use.
         """
         device = Device(profile.document, config, Faults(faults))
         device.advance(self.world.now_ns)
-        return self._hotplug.plug(profile, device, pci_address, ifname, numa_node)
+        nic = self._hotplug.plug(profile, device, pci_address, ifname, numa_node)
+        if up and nic.function.netdev is not None:
+            nic.function.netdev.up = True
+            self.world.netdev_changed(nic.function.netdev)
+        return nic
 
     def unplug(self, nic: FakeNic) -> None:
         """Take a NIC out, as a hot-unplug or a fall from the bus does. Repeatable."""
