@@ -115,7 +115,7 @@ def test_every_errno_of_a_profile_has_a_meaning_of_the_class_of_its_condition(fa
 @PROPERTY
 @given(data=st.data())
 def test_the_class_of_a_refused_rule_is_what_the_emulated_driver_meant(family, data):
-    mode = data.draw(st.sampled_from(["legacy", "switchdev"])) if profile(family).eswitch else ""
+    mode = data.draw(st.sampled_from(profile(family).eswitch.modes)) if profile(family).eswitch else ""
     rows = data.draw(st.sampled_from([2, 8, 64]))
     names = [table.name for table in profile(family).tables]
     options = [f"rows.{name}={rows}" for name in names] + ([f"mode={mode}"] if mode else [])
@@ -143,7 +143,7 @@ def test_the_class_of_a_refused_rule_is_what_the_emulated_driver_meant(family, d
 @PROPERTY
 @given(data=st.data())
 def test_the_class_of_a_refused_setting_is_what_the_emulated_driver_meant(family, data):
-    mode = data.draw(st.sampled_from(["legacy", "switchdev"])) if profile(family).eswitch else ""
+    mode = data.draw(st.sampled_from(profile(family).eswitch.modes)) if profile(family).eswitch else ""
     vfs = data.draw(st.sampled_from([0, 1, 3]))
     link = data.draw(st.sampled_from([1_000_000_000, 10_000_000_000]))
     driver = REGISTRY.open(f"mock:{family},vfs={vfs},link_bps={link}" + (f",mode={mode}" if mode else ""))
