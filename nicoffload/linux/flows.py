@@ -15,11 +15,11 @@ from nicoffload.driver.contract import (
     RuleRef,
     TableState,
 )
-from nicoffload.errors import NicOffloadError, NotFoundError
+from nicoffload.errors import NicOffloadError, NotFoundError, NotSupportedError, Reason
 from nicoffload.linux.counting import CounterColumns
 from nicoffload.linux.mechanism import Mechanism
 from nicoffload.linux.nic import LinuxNic
-from nicoffload.model import FlowCounters
+from nicoffload.model import ACTION_NAMES, Action, FlowCounters
 from nicoffload.profiles.types import Table
 
 T = TypeVar("T", Placement, RuleRef)
@@ -63,7 +63,12 @@ class LinuxFlows(FlowFilters):
             with self._nic.asking("installing rules", "flow_filters"):
                 return mechanism.create(items)
 
-        return self._each(placements, call)
+        wrong = self._without_effect(placements)
+        if not wrong:
+            return self._each(placements, call)
+        good = [placement for place, placement in enumerate(placements) if place not in wrong]
+        answers = iter(self._each(good, call) if good else ())
+        return [wrong.get(place) or next(answers) for place in range(len(placements))]
 
     def destroy_many(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
         """Remove rules, one bulk call a mechanism."""
@@ -115,6 +120,45 @@ class LinuxFlows(FlowFilters):
         """Return the shell commands that turn on what a table needs."""
         mechanism, table = self._find(name)
         return mechanism.enable_commands(table)
+
+    def _without_effect(self, placements: Sequence[Placement]) -> dict[int, NotSupportedError]:
+        """Return the refusals of rules with an action that their table has not: some drivers look at no action."""
+        known: dict[tuple[str, int], str] = {}
+        found: dict[int, NotSupportedError] = {}
+        for place, placement in enumerate(placements):
+            actions = placement.rule.actions
+            key = (placement.table, id(actions))
+            lacking = known.get(key)
+            if lacking is None:
+                lacking = known[key] = self._lacking(placement.table, actions)
+            if lacking:
+                found[place] = self._no_action(placement, lacking)
+        return found
+
+    def _lacking(self, name: str, actions: Sequence[Action]) -> str:
+        if name not in self._by_table:
+            return ""
+        table = self._find(name)[1]
+        names = (ACTION_NAMES[type(action)] for action in actions)
+        return next((one for one in names if one not in table.actions), "")
+
+    def _no_action(self, placement: Placement, lacking: str) -> NotSupportedError:
+        table = self._find(placement.table)[1]
+        reason = Reason(
+            code="driver.vf_target" if lacking == "vf" else "driver.action",
+            path="/actions",
+            message=f"table {table.name} has no action {lacking}",
+            accepted=", ".join(sorted(table.actions)),
+            source=table.source,
+            errno=table.errors.get("action") or "",
+        )
+        return NotSupportedError(
+            f"rule {placement.rule.rule_id} was not installed",
+            capability=f"flow_filters.{table.name}",
+            reasons=[reason],
+            path="/actions",
+            device=self._nic.device,
+        )
 
     def _find(self, name: str) -> tuple[Mechanism, Table]:
         mechanism = self._by_table.get(name)

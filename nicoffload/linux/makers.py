@@ -138,6 +138,14 @@ class PciMaker(VfMaker):
     def bind(self, vf: int, driver: str) -> None:
         """Bind a driver, or none. One that knows the VF by itself is bound without an override."""
         binding = Binding(self.nic.kernel, self._vf(vf))
+        if driver and not self._has_driver(driver):
+            # Before the old one is let go.
+            raise NotFoundError(
+                f"there is no driver {driver!r}",
+                path="/driver",
+                device=self.nic.device,
+                hint=f"modprobe {driver}",
+            )
         if not driver:
             binding.unbind()
         elif driver.startswith("vfio"):
@@ -172,6 +180,13 @@ class PciMaker(VfMaker):
             )
         if self._gets_driver():  # without one they exist all the same, and can be given out
             self.nic.wait_until(lambda: all(one.driver() for one in functions), APPEAR_TIMEOUT_S)
+
+    def _has_driver(self, name: str) -> bool:
+        try:
+            self.nic.kernel.list_sysfs(f"bus/pci/drivers/{name}")
+        except OSError:
+            return False
+        return True
 
     def _gets_driver(self) -> bool:
         name = self.nic.profile.vf_driver

@@ -125,7 +125,11 @@ class NtupleTables(Mechanism):
             NotSupportedError: The structure has no place for a part of it.
         """
         flow = _TYPES.get(placement.flow_type)
-        return lower_rule(placement.rule, location=placement.slot, flow=flow, device=self.nic.device)
+        try:
+            return lower_rule(placement.rule, location=placement.slot, flow=flow, device=self.nic.device)
+        except NotSupportedError as error:
+            error.capability = f"flow_filters.{placement.table}"
+            raise
 
     def _open(self) -> NtupleTable:
         return NtupleTable(self.nic.kernel, self.nic.pf().ifname, device=self.nic.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nicoffload.driver.contract import RateControl
-from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError
+from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError, NotSupportedError
 from nicoffload.kernel.devlink import Devlink, PortFlavour, RateChange, RateLeaf, rate_command
 from nicoffload.kernel.vf import VfLink, VfRequest, set_commands
 from nicoffload.linux.explaining import explain_vf
@@ -97,14 +97,33 @@ class LinuxRates(RateControl):
     def refused(self, error: NicOffloadError, vf: int, limit: RateLimit) -> NicOffloadError:
         """Return what a driver's refusal of rates means."""
         by_devlink = self._nic.profile.rates.devlink is not None and self._nic.eswitch_mode() == "switchdev"
-        return explain_vf(
-            self._nic,
-            error,
-            Operation.DEVLINK_RATE if by_devlink else Operation.VF_RATE,
-            "rates",
-            path=f"/rates/{vf}",
-            vf=vf,
-            value=limit,
+        operation = Operation.DEVLINK_RATE if by_devlink else Operation.VF_RATE
+        asked = {
+            kind: bps for kind in ("min_tx", "max_tx") if (bps := getattr(limit, f"{kind}_bps")) is not None
+        }
+        others = self._guarantees_but(vf) if "min_tx" in asked else None
+        found = [
+            explain_vf(
+                self._nic,
+                error,
+                operation,
+                f"rates.{kind}",
+                path=f"/rates/{vf}/{kind}_bps",
+                vf=vf,
+                setting=kind,
+                value=bps,
+                others_bps=others,
+            )
+            for kind, bps in (asked or {"max_tx": 0}).items()
+        ]
+        # One request has both rates: the one of which the state explains the refusal was meant.
+        return next((each for each in found if len(_reasons(each)) == 1), found[0])
+
+    def _guarantees_but(self, vf: int) -> int:
+        return sum(
+            (read.min_tx_bps or 0)
+            for other, read in self._read(self._leaves()).items()
+            if other != vf and read is not None
         )
 
     # --------------------------------------------------------------------------------------------------- two ways
@@ -256,6 +275,13 @@ class LinuxRates(RateControl):
             else:
                 notes.append("the NIC does not report what it does")
         return RateReport(vf=vf, requested=requested, applied=applied, read_back=read, note="; ".join(notes))
+
+
+def _reasons(error: NicOffloadError) -> Sequence[str]:
+    """Return what an error's refusal may mean; one where the state tells which it is."""
+    if isinstance(error, NotSupportedError):
+        return [reason.code for reason in error.reasons]
+    return error.message.partition(": ")[2].split(", or ")
 
 
 def _change(limit: RateLimit) -> RateChange:

@@ -279,7 +279,15 @@ def _checked_shape(shape: Shape, eth_type: int, ip_proto: int) -> Shape:
                     path=f"/match/{name}",
                     hint="name the protocol: tcp, udp6, icmp",
                 )
+    outer = [name for name, _ in shape if name.startswith(_OUTER_ADDRESSES)]
+    if len({name[: len(_OUTER_ADDRESSES[0])] for name in outer}) > 1:
+        raise InvalidRequestError(
+            "no tunnel has outer addresses of both IP versions", path=f"/match/{outer[-1]}"
+        )
     return shape
+
+
+_OUTER_ADDRESSES = ("tun_ipv4", "tun_ipv6")
 
 
 _Put = Callable[[Match, FieldValue | None], None]

@@ -160,7 +160,6 @@ def test_the_bytes_are_pinned(name, match, actions, golden):
         (Match.of(tun_id=1 << 40), "value.range"),
         (Match.of(eth_type=0x0800, ip_frag="not_later"), "value.fragment"),
         (Match.of(eth_type=0x86DD, ip_proto=1, icmp_type=8), "value.protocol"),
-        (Match.of(tun_ipv4_src="1.1.1.1", tun_ipv6_dst="::1"), "field.excluded"),
     ],
 )
 def test_what_flower_can_not_say_is_refused_with_its_reason(match, code):

@@ -145,3 +145,10 @@ def test_a_prefix_reads_as_the_standard_library_reads_it(address, length):
         int(network.network_address),
         int(network.netmask),
     )
+
+
+def test_no_tunnel_has_outer_addresses_of_both_versions():
+    Match.of(tun_ipv4_src="10.0.0.1", tun_ipv4_dst="10.0.0.2")
+    with pytest.raises(InvalidRequestError) as info:
+        Match.of(tun_ipv4_src="10.0.0.1", tun_ipv6_dst="2001:db8::1")
+    assert info.value.path == "/match/tun_ipv6_dst"

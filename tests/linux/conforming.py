@@ -1,0 +1,55 @@
+"""The conformance kit on a vendor's plugin over a fake kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nicoffload.driver import Driver
+from nicoffload.testing.conformance import Ground, NicUnderTest, run
+from nicoffload.testing.conformance.report import lines
+from tests.linux.plugged import ADDRESS, PROFILES, Live, live
+
+_ROWS = 64
+"""Tables with locations are made so small, for they are filled."""
+
+
+def variants(vendor: str) -> Iterator[tuple[str, str]]:
+    """Yield every family of a vendor that can be plugged in, in each of its modes."""
+    for family in PROFILES.families():
+        profile = PROFILES.get(family)
+        if profile.vendor == vendor and profile.pci_ids.pf:
+            yield from ((family, mode) for mode in (profile.eswitch.modes if profile.eswitch else ("",)))
+
+
+def check(family: str, mode: str) -> None:
+    """Try every behaviour.
+
+    Raises:
+        AssertionError: The plugin lacks one; it says which.
+    """
+    profile = PROFILES.get(family)
+    rows = {
+        table.name: _ROWS
+        for table in profile.tables
+        if table.picker == "caller" and (table.rows or 0) > _ROWS
+    }
+    opened: list[Live] = []
+
+    def open_driver() -> Driver:
+        opened[:] = [live(family, prepared=True, mode=mode, rows=rows)]
+        return opened[0].driver
+
+    def sleep_s(seconds: float) -> None:
+        opened[0].kernel.sleep_s(seconds)
+
+    report = run(
+        NicUnderTest(
+            name=ADDRESS,
+            open_driver=open_driver,
+            disposable=True,
+            ground=Ground.EMULATOR,
+            sleep_s=sleep_s,
+            most_rows=600,
+        )
+    )
+    assert report.ok, "\n".join(lines(report))
