@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline is a timed assert: on a loaded machine it fails what is right.
+settings.register_profile("nicoffload", deadline=None)
+settings.load_profile("nicoffload")
 
 _NO_REASON = {"", "unconditional skip", "Skipped"}
 
