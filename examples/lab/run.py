@@ -51,12 +51,15 @@ def lab_network(
             yield topology.build(processes, vms), processes
         finally:
             # A second Ctrl-C must not leave half of it.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            before = {
+                number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+            }
             try:
                 processes.stop()
                 take_down()
             finally:
-                signal.signal(signal.SIGINT, before)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
 
 def ends_with_us(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
