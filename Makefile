@@ -68,7 +68,7 @@ bench: $(VENV)/.stamp-dev  ## Measure; print the figures and write build/bench.j
 	@mkdir -p build
 	@$(PY) tests/bench/run.py
 
-fuzz: $(VENV)/.stamp-dev  ## Give every decoder of the kernel layer a million damaged messages (half an hour)
+fuzz: $(VENV)/.stamp-dev  ## Give every decoder of the kernel layer and the fake a million damaged messages (half an hour)
 	@$(PY) -m tests.fuzz $(if $(MESSAGES),--messages '$(MESSAGES)') $(if $(SEED),--seed '$(SEED)') $(DECODERS)
 
 # Debian 12's clang 14 makes exactly the object that is checked in; a test compares where that is installed.

@@ -1,4 +1,4 @@
-"""Every decoder of nicoffload/kernel, each with what it reads in earnest."""
+"""Every decoder of nicoffload/kernel and of the fake kernel, each with what it reads in earnest."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from nicoffload.kernel.vf import VfLink
 from nicoffload.kernel.vf_layout import VFINFO_LIST, decode_reports, decode_traffic
 from nicoffload.model import ByteBasis, CounterFacts, Match
 from tests.fuzz import seeds
+from tests.fuzz.fake import fake
 from tests.fuzz.run import Decoder
 
 HEADER = 16
@@ -499,4 +500,5 @@ def decoders() -> list[Decoder]:
         *_ioctls(),
         *_events(),
         Decoder(name="sysfs", seeds=_SYSFS_SEEDS, decode=_sysfs),
+        *fake(),
     ]
