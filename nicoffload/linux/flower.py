@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from nicoffload.kernel.features import set_feature
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.seam import NETLINK_ROUTE
 from nicoffload.kernel.tc import (
-    FilterState,
+    Alike,
     Gact,
     Hook,
     Lowered,
@@ -30,9 +30,9 @@ from nicoffload.kernel.tc import (
     qdisc,
 )
 from nicoffload.linux.counting import CounterColumns, counter_facts
-from nicoffload.linux.filter_reading import FilterReader
-from nicoffload.linux.hook_book import HookBook, Located, is_ours
-from nicoffload.linux.marks import PREFS, base_handle
+from nicoffload.linux.filter_reading import FilterReader, Known
+from nicoffload.linux.hook_book import HookBook, Located
+from nicoffload.linux.marks import OURS, PREFS, base_handle
 from nicoffload.linux.mechanism import Mechanism
 from nicoffload.linux.modes import change_mode, mode_command, obstacles
 from nicoffload.linux.nic import UPLINK_PORT, LinuxNic, Ports, feature_name
@@ -41,6 +41,8 @@ from nicoffload.profiles.types import Table
 
 _FULL_DUMP = 4096
 """Up to so many rules the time of their last use is read too, which makes the kernel's answer five times as long."""
+_GET_COST = 16
+"""Reading one filter by itself costs about as much as this many of a dump."""
 _FEW = 8
 """Fewer rules with one template than this are written one by one."""
 
@@ -82,7 +84,7 @@ class FlowerTables(Mechanism):
         self._queues = queues
         self._prefs = prefs
         self._books: dict[int, HookBook] = {}
-        self._rules: dict[int, FlowRule] = {}
+        self._rules: dict[int, Known] = {}
         self._made: set[int] = set()
         self._shown: dict[int, Sequence[str]] = {}
         self._shown_books: dict[int, HookBook] = {}
@@ -235,8 +237,9 @@ class FlowerTables(Mechanism):
         rule = placement.rule
         number = rule.rule_id.int
         book.ours[number] = located
-        self._rules[number] = rule
-        outcomes[place] = RuleRef(rule_id=rule.rule_id, table=placement.table, slot=None)
+        ref = RuleRef(rule_id=rule.rule_id, table=placement.table, slot=None)
+        self._rules[number] = rule, ref
+        outcomes[place] = ref
 
     def _write(
         self, filters: TcFilters, like: TcFilter, rules: Sequence[FlowRule], handle: int
@@ -296,20 +299,20 @@ class FlowerTables(Mechanism):
         if refs is None:
             found: list[InstalledRule] = []
             for port, ifindex in sorted(ports.ifindexes().items()):
-                states = self._read(ifindex)
-                found += [rule for state in states if (rule := reader.rule(state, port)) is not None]
+                for alike in self._read_alike(ifindex, (0,)):
+                    found += reader.rules(alike, port)
             return found
         located = self._locate(refs)
         port_of = {ifindex: port for port, ifindex in ports.ifindexes().items()}
-        wanted: dict[int, set[int]] = {}
+        wanted: dict[int, list[Located]] = {}
         for one in located:
             if one is not None:
-                wanted.setdefault(one.ifindex, set()).add(one.pref)
+                wanted.setdefault(one.ifindex, []).append(one)
         there: dict[int, InstalledRule] = {}
-        for ifindex, prefs in wanted.items():
-            for state in self._read(ifindex, prefs):
-                rule = reader.rule(state, port_of.get(ifindex, UPLINK_PORT))
-                if rule is not None and rule.ref.rule_id is not None:
+        for ifindex, those in wanted.items():
+            port = port_of.get(ifindex, UPLINK_PORT)
+            for rule in self._read_those(reader, ifindex, those, port):
+                if rule.ref.rule_id is not None:
                     there[rule.ref.rule_id.int] = rule
         return [
             there[ref.rule_id.int] for ref in refs if ref.rule_id is not None and ref.rule_id.int in there
@@ -449,14 +452,14 @@ class FlowerTables(Mechanism):
 
     def _load(self, ifindex: int) -> HookBook:
         book = HookBook(ifindex, self._prefs)
-        book.note(
-            (state.ref, state.filter.rule_id.int if self._is_ours(state) else None)  # type: ignore[union-attr]
-            for state in self._read(ifindex)
-        )
+        for alike in self._read_alike(ifindex, (0,)):
+            ref = alike.example.ref
+            mine = ref.kind == "flower" and ref.chain == 0 and bool(alike.cookies)
+            for place, (handle, pref) in enumerate(zip(alike.handles, alike.prefs, strict=True)):
+                ours = mine and handle >= OURS and pref in self._prefs
+                number = int.from_bytes(alike.cookies[place], "big") if ours else None
+                book.note(pref, handle, ref.protocol, ref.chain, number)
         return book
-
-    def _is_ours(self, state: FilterState) -> bool:
-        return state.filter.rule_id is not None and is_ours(state.ref, self._prefs)
 
     def _reread(self, book: HookBook) -> bool:
         fresh = self._load(book.ifindex)
@@ -464,10 +467,23 @@ class FlowerTables(Mechanism):
         book.replace_with(fresh)
         return changed
 
-    def _read(self, ifindex: int, prefs: Iterable[int] | None = None) -> list[FilterState]:
+    def _read_alike(self, ifindex: int, prefs: Iterable[int]) -> list[Alike]:
         with TcFilters(self.nic.kernel, Hook.ingress(ifindex), device=self.nic.device) as filters:
-            wanted = [0] if prefs is None else sorted(prefs)
-            return [state for pref in wanted for state in filters.dump(pref=pref)]
+            return [alike for pref in prefs for alike in filters.dump_alike(pref=pref)]
+
+    def _read_those(
+        self, reader: FilterReader, ifindex: int, those: Sequence[Located], port: int
+    ) -> Iterator[InstalledRule]:
+        """Yield the rules at some places: one by one where they are few of many, else by whole prefs."""
+        if len(those) * _GET_COST <= len(self._books[ifindex].ours):
+            with TcFilters(self.nic.kernel, Hook.ingress(ifindex), device=self.nic.device) as filters:
+                found = filters.get_many([one.ref() for one in those])
+            for state in found:
+                if state is not None and (rule := reader.rule(state, port)) is not None:
+                    yield rule
+            return
+        for alike in self._read_alike(ifindex, sorted({one.pref for one in those})):
+            yield from reader.rules(alike, port)
 
     def _locate(self, refs: Sequence[RuleRef]) -> list[Located | None]:
         """Return where rules are; what this process does not know is read from the kernel once."""

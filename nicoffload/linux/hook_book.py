@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,24 +64,28 @@ class HookBook:
         self._foreign: set[int] = set()
         self._order: list[int] = []
 
-    def note(self, refs: Iterable[tuple[FilterRef, int | None]]) -> None:
-        """Take in filters that were read.
+    def note(self, pref: int, handle: int, protocol: int, chain: int, rule: int | None) -> None:
+        """Take in a filter that was read.
 
         Args:
-            refs: Where each is, and the number of its rule id; None for what is not ours.
+            pref: Its pref.
+            handle: Its handle.
+            protocol: Its Ethernet type.
+            chain: Its chain.
+            rule: Number of its rule id; None for what is not ours.
         """
-        for ref, rule in refs:
-            if rule is None:
-                if ref.chain == 0:
-                    self._foreign.add(ref.pref)
-                continue
-            self.ours[rule] = Located(self.ifindex, ref.pref, ref.handle, ref.protocol)
-            marks = read_marks(ref.handle)
-            known = self._prefs.get(ref.pref)
-            if known is None:
-                known = self._prefs[ref.pref] = _Pref(ref.protocol, marks.priority)
-                insort(self._order, ref.pref)
-            known.next_number = max(known.next_number, marks.number + 1)
+        if rule is None:
+            if chain == 0:
+                self._foreign.add(pref)
+            return
+        self.ours[rule] = Located(self.ifindex, pref, handle, protocol)
+        marks = read_marks(handle)
+        known = self._prefs.get(pref)
+        if known is None:
+            known = self._prefs[pref] = _Pref(protocol, marks.priority)
+            insort(self._order, pref)
+        if marks.number >= known.next_number:
+            known.next_number = marks.number + 1
 
     def replace_with(self, other: HookBook) -> None:
         """Know what another book knows, which was read later; numbers that were given out stay given out."""

@@ -1,5 +1,6 @@
 """Traffic control: flower, matchall and u32, with their actions, written and read in bulk."""
 
+from nicoffload.kernel.tc.alike import Alike
 from nicoffload.kernel.tc.columns import FilterColumns
 from nicoffload.kernel.tc.commands import add_command, add_table_command, add_u32_command
 from nicoffload.kernel.tc.filters import FilterOutcome, TcFilters
@@ -40,6 +41,7 @@ from nicoffload.kernel.tc.values import (
 
 __all__ = [
     "OUR_HANDLES",
+    "Alike",
     "Checksum",
     "Counters",
     "Csum",

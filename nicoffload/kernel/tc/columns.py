@@ -91,7 +91,7 @@ def columns(datagrams: Sequence[bytes]) -> FilterColumns:
         MalformedError: They break their format.
     """
     data = b"".join(datagrams)
-    starts, lengths = _boundaries(data)
+    starts, lengths = boundaries(data)
     out = _empty(len(starts))
     raw = np.frombuffer(data, np.uint8)
     for length in np.unique(lengths):
@@ -105,7 +105,7 @@ def columns(datagrams: Sequence[bytes]) -> FilterColumns:
     return out if named.all() else _select(out, named)
 
 
-def _boundaries(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def boundaries(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return start and length of each message about a filter."""
     starts, lengths = [], []
     start, limit = 0, len(data)

@@ -88,6 +88,14 @@ _ICMP: Mapping[int, tuple[Key, Key]] = MappingProxyType(
         IPPROTO_ICMPV6: (Key(55, 56, 1), Key(53, 54, 1)),
     }
 )
+VALUES: frozenset[int] = frozenset(
+    key.value
+    for key in (
+        *(key for name, key in _KEYS.items() if name != "ip_proto"),
+        *(key for pair in (*_PORTS.values(), *_ICMP.values()) for key in pair),
+    )
+)
+"""Attributes that hold what a field is compared with, and may differ between filters that are alike."""
 # The fields of the model that stand for a fragment, and flower's two bits (a fragment, the first one) with their mask.
 _FRAGMENTS: Mapping[tuple[int, int], tuple[int, int]] = MappingProxyType(
     {(0, 1): (0, 1), (0, 3): (0, 1), (1, 1): (1, 1), (1, 3): (3, 3), (2, 2): (1, 3), (3, 3): (1, 3)}
@@ -194,6 +202,25 @@ def _key(name: str, ip_proto: int) -> Key:
     if name in {"icmp_type", "icmp_code"}:
         return _ICMP[ip_proto][name == "icmp_code"]
     return _KEYS[name]
+
+
+def value_key(name: str, ip_proto: int) -> int:
+    """Return the number of the attribute that holds a field's value; -1 where it has none of its own.
+
+    Args:
+        name: The field.
+        ip_proto: The protocol that is matched; -1 for none.
+    """
+    if name in {"tp_src", "tp_dst"}:
+        return _PORTS[ip_proto][name == "tp_dst"].value if ip_proto in _PORTS else -1
+    if name in {"icmp_type", "icmp_code"}:
+        return _ICMP[ip_proto][name == "icmp_code"].value if ip_proto in _ICMP else -1
+    return _KEYS[name].value if name in _KEYS else -1
+
+
+def in_network_order(name: str) -> bool:
+    """Tell whether the value of a field is in network order."""
+    return _KEYS[name].network if name in _KEYS else True
 
 
 def _obstacle(name: str, mask: int, form: Structure) -> Reason | None:  # noqa: PLR0911  (one reason a kind)

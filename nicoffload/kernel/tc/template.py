@@ -170,6 +170,16 @@ def del_filter(kind: str, hook: Hook, protocol: int) -> Template:
     return Template(data=data, slots=(), protocol=protocol, actions_at=0, actions_bytes=0, cookie_at=None)
 
 
+def get_filter(kind: str, hook: Hook, protocol: int) -> Template:
+    """Return the template of an RTM_GETTFILTER for one filter."""
+    template = del_filter(kind, hook, protocol)
+    data = bytearray(template.data)
+    struct.pack_into("=H", data, 4, RTM_GETTFILTER)
+    return Template(
+        data=bytes(data), slots=(), protocol=protocol, actions_at=0, actions_bytes=0, cookie_at=None
+    )
+
+
 def fill_block(
     template: Template, rows: Rows, first_sequence: int, acknowledge_every: int, start: int, stop: int
 ) -> Bytes:

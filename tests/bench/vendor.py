@@ -1,0 +1,142 @@
+"""What a vendor's plugin costs over the kernel layer, and `open_nic` over the plugin; printed as JSON.
+
+Run in the guest, on a simulated NIC: `python tests/bench/vendor.py netdevsim/netdevsim10`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nicoffload import load_registry, open_nic
+from nicoffload.compiler import Compiler
+from nicoffload.driver.contract import Placement, RuleRef
+from nicoffload.kernel.linux import LinuxKernel
+from nicoffload.kernel.netlink import Netlink
+from nicoffload.kernel.seam import NETLINK_ROUTE
+from nicoffload.kernel.tc import (
+    FilterRef,
+    Hook,
+    Lowering,
+    Placing,
+    Targets,
+    TcFilter,
+    TcFilters,
+    qdisc,
+)
+from nicoffload.linux import LinuxDriver
+from nicoffload.model import Drop, FlowRule, Match
+
+Figures = dict[str, float]
+
+
+def five_tuples(count: int) -> list[FlowRule]:
+    """Return rules on five-tuples, all different."""
+    drop = (Drop(),)
+    return [
+        FlowRule(
+            match=Match.of(
+                ipv4_src=0x0A000000 + n,
+                ipv4_dst=0x0B000000 + n,
+                ip_proto=6,
+                tp_src=1024 + n % 50_000,
+                tp_dst=80,
+            ),
+            actions=drop,
+        )
+        for n in range(count)
+    ]
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    """Return how long something took, and its result; without the collector, which others' garbage would wake."""
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        found = work()
+        return time.perf_counter() - start, found
+    finally:
+        gc.enable()
+
+
+def by_kernel(rules: Sequence[FlowRule], ifindex: int) -> float:
+    """Install rules through the kernel layer alone, from the model's objects on."""
+    kernel = LinuxKernel()
+    with Netlink(kernel, NETLINK_ROUTE) as netlink:
+        qdisc.ensure(netlink, ifindex)
+
+    with TcFilters(kernel, Hook.ingress(ifindex)) as filters:
+
+        def work() -> list[object]:
+            lower = Lowering(Targets(ifindexes={}))
+            items = [
+                TcFilter(
+                    match=rule.match,
+                    actions=lower(rule.actions, rule.match).actions,
+                    pref=100,
+                    handle=0x8000_0001 + n,
+                    placing=Placing.HARDWARE,
+                    rule_id=rule.rule_id,
+                )
+                for n, rule in enumerate(rules)
+            ]
+            return list(filters.add_many(items))
+
+        took, outcomes = timed(work)
+        refs = [one for one in outcomes if isinstance(one, FilterRef)]  # type: ignore[attr-defined]
+        if len(refs) != len(rules):
+            raise RuntimeError(f"{len(rules) - len(refs)} rules were refused")
+        filters.delete_many(refs)
+    return took
+
+
+def by_driver(rules: Sequence[FlowRule], driver: LinuxDriver) -> float:
+    """Install the same through the plugin, each with its place."""
+    filters = driver.flow_filters
+    assert filters is not None
+    placements = [
+        one for one in Compiler(filters.tables(), vfs=0).place_many(rules) if isinstance(one, Placement)
+    ]
+    took, outcomes = timed(lambda: filters.create_many(placements))
+    refs = [one for one in outcomes if isinstance(one, RuleRef)]  # type: ignore[attr-defined]
+    if len(refs) != len(rules):
+        raise RuntimeError(f"{len(rules) - len(refs)} rules were refused")
+    filters.destroy_many(refs)
+    return took
+
+
+def by_nic(rules: Sequence[FlowRule], name: str) -> float:
+    """Install the same through `open_nic`, with a journal in a file."""
+    with tempfile.TemporaryDirectory() as folder, open_nic(name, state_dir=Path(folder)) as nic:
+        nic.flows()
+        took, _ = timed(lambda: nic.add_flows(rules))
+        nic.remove_flows([rule.rule_id for rule in rules])
+    return took
+
+
+def figures(name: str, count: int = 10_000, runs: int = 3) -> Figures:
+    """Return the ratios on a NIC."""
+    driver = load_registry().open(name)
+    assert isinstance(driver, LinuxDriver)
+    ifindex = driver.nic.pf().ifindex
+    kernel, vendor, whole = [], [], []
+    for _ in range(runs):
+        rules = five_tuples(count)
+        kernel.append(by_kernel(rules, ifindex))
+        vendor.append(by_driver(rules, driver))
+        whole.append(by_nic(rules, name))
+    return {
+        "vendor_over_kernel": min(vendor) / min(kernel),
+        "nic_over_driver": min(whole) / min(vendor),
+        "driver_us_per_rule": min(vendor) / count * 1e6,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(figures(sys.argv[1]), indent=2))
