@@ -25,6 +25,8 @@ def placement_lines(placement: Placement) -> Iterator[str]:
     slot = "" if placement.slot is None else f", slot {placement.slot}"
     yield f"accepted: {format_rule(placement.rule)}"
     yield f"  table {placement.table}, flow type {placement.flow_type}{slot}"
+    if placement.why:
+        yield f"  not a table that comes before it: {placement.why}"
     for caveat in placement.caveats:
         yield f"  caveat: {caveat}"
 
@@ -54,6 +56,7 @@ def placement_to_json(placement: Placement) -> dict[str, Any]:
         "flow_type": placement.flow_type,
         "slot": placement.slot,
         "caveats": list(placement.caveats),
+        "why": placement.why,
     }
 
 

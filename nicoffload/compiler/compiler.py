@@ -113,7 +113,7 @@ class Compiler:
             if key in verdict.copies:
                 caveats = (*caveats, verdict.copy_caveat)
             placement = Placement(
-                rule=rule, table=verdict.table_name, flow_type=verdict.type_name, slot=slot, caveats=caveats
+                rule, verdict.table_name, verdict.type_name, slot, caveats, plan.why(verdict)
             )
             if keep:
                 take(verdict, rule, key, slot)

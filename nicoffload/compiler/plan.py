@@ -28,12 +28,13 @@ class Plan:
         example: A rule of that kind.
     """
 
-    __slots__ = ("_candidates", "_example", "_planner", "fits")
+    __slots__ = ("_candidates", "_example", "_passed", "_planner", "fits")
 
     def __init__(self, planner: Planner, example: FlowRule) -> None:
         self._planner = planner
         self._example = example
         self._candidates: Sequence[Sequence[Verdict]] | None = None
+        self._passed: dict[str, str] = {}
         self.fits = tuple(planner.find_fits(example))
         """Those that only values and other rules can speak against, in order of preference."""
 
@@ -47,6 +48,25 @@ class Plan:
                 for state in self._planner.states
             ]
         return self._candidates
+
+    def why(self, chosen: Verdict) -> str:
+        """Return why no table before the chosen one takes such a rule; empty where it is the first."""
+        if chosen.state is self._planner.states[0]:
+            return ""
+        found = self._passed.get(chosen.table_name)
+        if found is None:
+            found = self._passed[chosen.table_name] = "; ".join(self._passed_over(chosen))
+        return found
+
+    def _passed_over(self, chosen: Verdict) -> Iterator[str]:
+        for state, verdicts in zip(self._planner.states, self.candidates, strict=True):
+            if state is chosen.state:
+                return
+            reasons = verdicts[0].reasons
+            # A fit that was passed over is full, or other rules stand against this one.
+            what = reasons[0].message if reasons else "what is in it leaves no place for this rule"
+            name = f"table {state.table.name}"
+            yield what if name in what else f"{name}: {what}"
 
 
 class _Shaped:

@@ -37,6 +37,7 @@ class Placement(NamedTuple):
         flow_type: Name of the flow type within it.
         slot: Location, where the caller picks it.
         caveats: What the user should know: the rule catches less than it says, its priority has no meaning here.
+        why: Why it is this table and not one that the profile prefers; empty where it is the first.
     """
 
     rule: FlowRule
@@ -44,6 +45,7 @@ class Placement(NamedTuple):
     flow_type: str
     slot: int | None = None
     caveats: tuple[str, ...] = ()
+    why: str = ""
 
     def __str__(self) -> str:
         slot = f", slot {self.slot}" if self.slot is not None else ""
