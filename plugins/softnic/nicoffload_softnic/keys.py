@@ -126,12 +126,24 @@ def encode(form: Form, values: Sequence[Sequence[int]]) -> Bytes:
 
 
 def encode_columns(
-    form: Form, columns: Sequence[Sequence[int] | npt.NDArray[np.uint64]], count: int
+    form: Form, columns: Sequence[int | Sequence[int] | npt.NDArray[np.uint64]], count: int
 ) -> Bytes:
-    """Return keys as `encode` does, from one column a field; a column of an array costs no object a match."""
-    keys = np.tile(np.frombuffer(form.blank, np.uint8), (count, 1))
+    """Return keys as `encode` does, from one column a field.
+
+    Args:
+        form: Of their shape.
+        columns: In the order of the shape; a number where all have the same.
+        count: How many keys.
+    """
+    blank = bytearray(form.blank)
     for place, column in zip(form.places, columns, strict=True):
-        keys[:, place.offset : place.offset + place.width] |= _column(place, column)
+        if isinstance(column, int):
+            _merge(blank, place, column)
+    keys = np.empty((count, layout.KEY_BYTES), np.uint8)
+    keys.view(np.uint64)[:] = np.frombuffer(bytes(blank), np.uint64)
+    for place, column in zip(form.places, columns, strict=True):
+        if not isinstance(column, int):
+            keys[:, place.offset : place.offset + place.width] |= _column(place, column)
     return keys
 
 

@@ -25,8 +25,9 @@ HAS_L4, IS_TAGGED, FRAGMENT_SHIFT = 1, 2, 2
 FLAGS_AT = 56
 CLASS_AT = 58
 IN_PORT_GIVEN_AT = 59
-SHORT_KEY_PLACES = (*range(4), *range(16, 20), *range(48, 56), *range(56, 60), 38, 39, 46, 47)
-"""Which bytes of a key make its short form, in order."""
+SHORT_KEY_RUNS = ((0, 4), (16, 20), (48, 60), (38, 40), (46, 48))
+"""Which bytes of a key make its short form, in order: first, and one past the last."""
+SHORT_KEY_PLACES = tuple(at for first, last in SHORT_KEY_RUNS for at in range(first, last))
 SHORT_KEY_BYTES = len(SHORT_KEY_PLACES)
 
 RANK_BITS = 48

@@ -1,0 +1,113 @@
+"""The conformance kit on the software NIC, with real packets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import softrig
+from packets import ethernet
+
+from nicoffload import load_registry
+from nicoffload.testing.conformance import NicUnderTest, Verdict, run
+from nicoffload.testing.conformance.packets import WIRE_BYTES
+from nicoffload.testing.conformance.report import lines
+from nicoffload.testing.conformance.under_test import Ground
+
+softrig.skip_without_root()
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("softnic")]
+
+
+def frame_of(packet):
+    """Return the frame of a packet of the kit, `WIRE_BYTES` long."""
+    tags = []
+    if "vlan_vid" in packet:
+        dei_pcp = packet.get("vlan_dei", 0) << 12 | packet.get("vlan_pcp", 0) << 13
+        tags.append((0x8100, packet["vlan_vid"] | dei_pcp))
+    room = WIRE_BYTES - 14 - 4 * len(tags)
+    kind = packet["eth_type"]
+    if kind == 0x0800:
+        payload = _ip4(packet, room)
+    elif kind == 0x86DD:
+        payload = _ip6(packet, room)
+    else:
+        payload = bytes(room)
+    return ethernet(kind, payload, src=packet["eth_src"], dst=packet["eth_dst"], tags=tags)
+
+
+def _transport(packet, room):
+    head = b""
+    if "tp_src" in packet:
+        head = packet["tp_src"].to_bytes(2, "big") + packet["tp_dst"].to_bytes(2, "big")
+    elif packet["ip_proto"] in {1, 58}:
+        head = bytes([packet.get("icmp_type", 0), packet.get("icmp_code", 0)])
+    return head.ljust(room, b"\0")
+
+
+def _ip4(packet, room):
+    fragment = packet.get("ip_frag", 0)
+    offset = (0x2000 if fragment == 1 else 0) | (5 if fragment & 2 else 0)
+    head = (
+        bytes([0x45, packet.get("ip_tos", 0)])
+        + room.to_bytes(2, "big")
+        + bytes(2)
+        + offset.to_bytes(2, "big")
+    )
+    head += bytes([packet["ip_ttl"], packet["ip_proto"], 0, 0])
+    head += packet["ipv4_src"].to_bytes(4, "big") + packet["ipv4_dst"].to_bytes(4, "big")
+    return head + _transport(packet, room - 20)
+
+
+def _ip6(packet, room):
+    word = 6 << 28 | packet.get("ip_tos", 0) << 20
+    head = word.to_bytes(4, "big") + (room - 40).to_bytes(2, "big")
+    kinds, extra = packet["ip_proto"], b""
+    if packet.get("ip_frag", 0):
+        offset = 8 if packet["ip_frag"] & 2 else 1
+        extra, kinds = bytes([packet["ip_proto"], 0]) + offset.to_bytes(2, "big") + bytes(4), 44
+    head += bytes([kinds, packet["ip_ttl"]])
+    head += packet["ipv6_src"].to_bytes(16, "big") + packet["ipv6_dst"].to_bytes(16, "big")
+    return head + extra + _transport(packet, room - 40 - len(extra))
+
+
+class Wire:
+    """Sends the kit's packets into the port that they name."""
+
+    def __init__(self, rig):
+        self.rig = rig
+
+    def send(self, driver, packets):
+        for packet in packets:
+            port = packet.get("in_port", 0)
+            column = driver.device.traffic[:, port]
+            before = self._entered(column)
+            self._tap(port).send(frame_of(packet))
+            for _ in range(100_000):
+                if self._entered(column) != before:
+                    break
+                os.sched_yield()
+
+    def _tap(self, port):
+        name = ("wire", "pf")[port] if port < 2 else f"vf{port - 2}"
+        return self.rig.taps[name]
+
+    def _entered(self, column):
+        return sum(int(column[name].sum()) for name in ("rx_packets", "tx_packets", "tx_dropped"))
+
+
+def test_the_kit_passes(tmp_path):
+    registry = load_registry(only=["softnic"])
+    with softrig.rig(tmp_path, vfs=4, rows=500) as rig:
+        report = run(
+            NicUnderTest(
+                name=rig.nic_name,
+                open_driver=lambda: registry.open(rig.nic_name),
+                ground=Ground.SOFTWARE,
+                packets=Wire(rig),
+                sleep_s=lambda seconds: None,
+            ),
+            disruptive=True,
+        )
+    assert report.ok, "\n".join(lines(report))
+    for case in report.of(Verdict.NOT_SHOWN):
+        print(case)
