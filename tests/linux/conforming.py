@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from nicoffload.driver import Driver
-from nicoffload.testing.conformance import Ground, NicUnderTest, run
+from nicoffload.testing.conformance import Ground, NicUnderTest, load_expected_failures, run
 from nicoffload.testing.conformance.report import lines
 from tests.linux.plugged import ADDRESS, PROFILES, Live, live
 
@@ -21,8 +22,13 @@ def variants(vendor: str) -> Iterator[tuple[str, str]]:
             yield from ((family, mode) for mode in (profile.eswitch.modes if profile.eswitch else ("",)))
 
 
-def check(family: str, mode: str) -> None:
+def check(family: str, mode: str, expected: Path | None = None) -> None:
     """Try every behaviour.
+
+    Args:
+        family: The NIC.
+        mode: Mode of its eswitch; empty for none.
+        expected: File of the failures that the plugin expects.
 
     Raises:
         AssertionError: The plugin lacks one; it says which.
@@ -42,6 +48,7 @@ def check(family: str, mode: str) -> None:
     def sleep_s(seconds: float) -> None:
         opened[0].kernel.sleep_s(seconds)
 
+    failures = load_expected_failures(expected) if expected is not None else ()
     report = run(
         NicUnderTest(
             name=ADDRESS,
@@ -50,6 +57,7 @@ def check(family: str, mode: str) -> None:
             ground=Ground.EMULATOR,
             sleep_s=sleep_s,
             most_rows=600,
-        )
+        ),
+        expected=[one for one in failures if one.family in ("", family)],
     )
     assert report.ok, "\n".join(lines(report))

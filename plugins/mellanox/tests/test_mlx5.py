@@ -4,7 +4,8 @@ import pytest
 
 from nicoffload.errors import ConflictError, InvalidRequestError, NotSupportedError
 from nicoffload.kernel.devlink import Devlink, Handle, RateNode
-from nicoffload.model import Disruption, Drop, RateLimit, ToQueue, ToVf, VfConfig, VlanTag
+from nicoffload.model import Disruption, Drop, RateLimit, ToQueue, ToUplink, ToVf, VfConfig, VlanTag
+from nicoffload.testing.emulator.counters import PORT_VALUES
 from tests.linux.plugged import live
 
 TCP = {"eth_type": 0x0800, "ip_proto": 6}
@@ -92,8 +93,20 @@ def test_a_guarantee_is_a_share(switched):
     assert "share" in detail
 
 
-def test_a_representor_counts_the_other_way_and_the_vf_is_told_right(switched):
-    ports = switched.hardware.ports.values
-    rows = {row.name: row for row in switched.driver.statistics.read()}
-    assert rows["vf:0"].facts.source in ("nic:vf", "nic:representor")
-    assert len(ports) == 6
+def test_a_vfs_counters_are_seen_from_the_vf_and_not_from_its_representor(switched):
+    row = switched.hardware.ports.values[2]
+    row[PORT_VALUES.index("rx_packets")], row[PORT_VALUES.index("tx_packets")] = 7, 3
+    rows = {each.name: each for each in switched.driver.statistics.read()}
+    assert (rows["vf:0"].rx_packets, rows["vf:0"].tx_packets) == (7, 3)
+    assert rows["vf:0"].facts.source == "nic:vf"
+
+
+def test_a_flow_of_both_directions_is_two_rules_on_two_devices(switched):
+    put(switched, vf=2)
+    back = switched.put(
+        "flower_fdb", ToUplink(), flow_type="tcp4", in_port=4, ipv4_src="10.0.0.1", tp_src=80, **TCP
+    )
+    assert not isinstance(back, Exception)
+    rules = switched.driver.flow_filters.dump()
+    assert sorted(str(rule.rule.match.in_port) for rule in rules) == ["Masked(value=4, mask=65535)", "None"]
+    assert switched.table("flower_fdb").in_use == 2
