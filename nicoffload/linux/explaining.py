@@ -111,8 +111,20 @@ def explain_vf(
     """
     if error.errno is None:
         return error
-    now = Situation(mode=nic.eswitch_mode() or "", vf_count=_count_vfs(nic), link_bps=_link_bps(nic), **known)
+    now = vf_situation(nic, **known)
     return explain(error, nic.profile, operation, now, capability=capability, device=nic.device)
+
+
+def vf_situation(nic: LinuxNic, **known: Any) -> Situation:
+    """Return what is known of the NIC where a VF is asked about.
+
+    Args:
+        nic: The NIC.
+        known: What else is known, as `Situation` names it.
+    """
+    return Situation(
+        mode=nic.eswitch_mode() or "", vf_count=_count_vfs(nic), link_bps=_link_bps(nic), **known
+    )
 
 
 def _count_vfs(nic: LinuxNic) -> int | None:

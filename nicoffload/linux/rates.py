@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nicoffload.driver.contract import RateControl
-from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError, NotSupportedError
+from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError
 from nicoffload.kernel.devlink import Devlink, PortFlavour, RateChange, RateLeaf, rate_command
 from nicoffload.kernel.vf import VfLink, VfRequest, set_commands
-from nicoffload.linux.explaining import explain_vf
+from nicoffload.linux.errnos import Certainty, explain, meanings
+from nicoffload.linux.explaining import vf_situation
 from nicoffload.linux.functions import BUSY_TIMEOUT_S, rate_limit
 from nicoffload.linux.nic import POLL_S, LinuxNic
-from nicoffload.linux.situation import Operation
+from nicoffload.linux.situation import Operation, Situation
 from nicoffload.model import RateLimit, RateReport, VfConfig
 from nicoffload.profiles.types import Rate
 
@@ -102,22 +103,29 @@ class LinuxRates(RateControl):
             kind: bps for kind in ("min_tx", "max_tx") if (bps := getattr(limit, f"{kind}_bps")) is not None
         }
         others = self._guarantees_but(vf) if "min_tx" in asked else None
-        found = [
-            explain_vf(
-                self._nic,
-                error,
-                operation,
-                f"rates.{kind}",
-                path=f"/rates/{vf}/{kind}_bps",
-                vf=vf,
-                setting=kind,
-                value=bps,
-                others_bps=others,
+        if error.errno is None:
+            return error
+        nows = {
+            kind: vf_situation(
+                self._nic, path=f"/rates/{vf}/{kind}_bps", vf=vf, setting=kind, value=bps, others_bps=others
             )
             for kind, bps in (asked or {"max_tx": 0}).items()
-        ]
+        }
         # One request has both rates: the one of which the state explains the refusal was meant.
-        return next((each for each in found if len(_reasons(each)) == 1), found[0])
+        sure = (kind for kind, now in nows.items() if self._is_sure(error.errno, operation, now))
+        kind = next(sure, next(iter(nows)))
+        return explain(
+            error,
+            self._nic.profile,
+            operation,
+            nows[kind],
+            capability=f"rates.{kind}",
+            device=self._nic.device,
+        )
+
+    def _is_sure(self, errno: int, operation: Operation, now: Situation) -> bool:
+        found = meanings(self._nic.profile, operation, errno, now)
+        return bool(found) and found[0].certainty is not Certainty.POSSIBLE
 
     def _guarantees_but(self, vf: int) -> int:
         return sum(
@@ -275,13 +283,6 @@ class LinuxRates(RateControl):
             else:
                 notes.append("the NIC does not report what it does")
         return RateReport(vf=vf, requested=requested, applied=applied, read_back=read, note="; ".join(notes))
-
-
-def _reasons(error: NicOffloadError) -> Sequence[str]:
-    """Return what an error's refusal may mean; one where the state tells which it is."""
-    if isinstance(error, NotSupportedError):
-        return [reason.code for reason in error.reasons]
-    return error.message.partition(": ")[2].split(", or ")
 
 
 def _change(limit: RateLimit) -> RateChange:

@@ -175,6 +175,8 @@ _LINKED_PROTOCOLS = (IPPROTO_TCP, IPPROTO_UDP)
 # Ports are 20 bytes behind the start only of a header without options, and only the first fragment has them.
 _PLAIN_HEADER = U32Key(0, 0x0F00_0000, 0x0500_0000)
 _FIRST_FRAGMENT = U32Key(4, 0x0000_1FFF, 0)
+_ANY_IPV4 = U32Key(0, 0xF000_0000, 0x4000_0000)
+"""Stands for a match without a field: a filter has a word at least, and this one is the IP version."""
 
 
 def flat_keys(match: Match) -> tuple[U32Key, ...]:
@@ -221,6 +223,8 @@ def decode_match(protocol: int, keys: Sequence[U32Key]) -> tuple[Match, list[str
         words[key.offset, key.next_header] = mask | key.mask, value | key.value
     if protocol != ETH_P_IP:
         return Match(), [f"protocol {protocol:#06x}"]
+    if words.get((_ANY_IPV4.offset, False)) == (_ANY_IPV4.mask, _ANY_IPV4.value):
+        del words[_ANY_IPV4.offset, False]  # the protocol says as much
     for name, (offset, low) in _IP_FIELDS.items():
         _take(words, (offset, False), name, low, 32 if name.startswith("ipv4") else 8, found)
     plain = words.get((0, False)) == (0x0F00_0000, 0x0500_0000) and words.get((4, False)) == (0x1FFF, 0)
@@ -274,7 +278,7 @@ def _words(match: Match) -> tuple[tuple[U32Key, ...], tuple[U32Key, ...]]:
             reasons.append(_reason(name, "no word is known for it", ", ".join((*_IP_FIELDS, *_PORT_FIELDS))))
     if reasons:
         raise _cannot(reasons)
-    return _merge_word(header) or (U32Key(0, 0xF000_0000, 0x4000_0000),), _merge_word(ports)
+    return _merge_word(header) or (_ANY_IPV4,), _merge_word(ports)
 
 
 def _merge_word(keys: Sequence[U32Key]) -> tuple[U32Key, ...]:
