@@ -42,6 +42,8 @@ napoleon_numpy_docstring = False
 default_role = "code"  # `name` in a docstring is code, as in Markdown
 
 nitpicky = True
+# nicoffload.profiles and its module types describe the same classes, and a short name in a signature finds both.
+suppress_warnings = ["ref.python"]
 # The build needs no network, so there is no inventory (intersphinx) of what others document.
 nitpick_ignore_regex = [
     (
@@ -62,7 +64,15 @@ nitpick_ignore_regex = [
         r"(Callable|Enum|IntEnum|IntFlag|Iterable|Iterator|Mapping|Namespace|Path|Sequence|StrEnum|Traversable|UUID)",
     ),
     # Named in the signature of a public class, and not public itself.
-    (r"py:class", r"nicoffload\.kernel\.netlink\.Message"),
+    (
+        r"py:class",
+        r"nicoffload\.kernel\.(netlink\.Message|devlink\.values\.Handle|representors\.NetdevIdentity)",
+    ),
+    (
+        r"py:class",
+        r"(nicoffload\.kernel\.tc\.lower\.)?QueueStyle|nicoffload\.linux\.counting\.CounterColumns",
+    ),
+    (r"py:class", r"nicoffload\.testing\.(emulator\.device\.Device|conformance\.suites\._Suite)"),
     (r"py:class", r"(IPv[46](Address|Network)|NDArray|ndarray|optional)"),
 ]
 

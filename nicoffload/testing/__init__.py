@@ -1,5 +1,29 @@
 """For tests of whoever uses or extends nicoffload: emulated NICs, a fake kernel, and the conformance kit."""
 
-from nicoffload.testing.fake_kernel import FakeKernel
+from nicoffload.testing.emulator.config import Config
+from nicoffload.testing.fake_kernel import (
+    FakeFunction,
+    FakeKernel,
+    FakeNetdev,
+    FakeNic,
+    FeatureState,
+    NetdevKind,
+    Request,
+    Watcher,
+    World,
+    WouldWaitForeverError,
+)
 
-__all__ = ["FakeKernel"]
+__all__ = [
+    "Config",
+    "FakeFunction",
+    "FakeKernel",
+    "FakeNetdev",
+    "FakeNic",
+    "FeatureState",
+    "NetdevKind",
+    "Request",
+    "Watcher",
+    "World",
+    "WouldWaitForeverError",
+]
