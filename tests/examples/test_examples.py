@@ -83,12 +83,14 @@ def test_choose_a_nic_asks_every_nic(run):
     ran = run("choose_a_nic.py")
     assert (ran.code, ran.err) == (0, "")
     verdicts = {line.split()[0]: line.split()[1] for line in ran.out.splitlines() if " mock:" in line}
-    assert len(verdicts) == 13
+    assert len(verdicts) == 15
     assert {name for name, verdict in verdicts.items() if verdict == "yes"} == {
         "mock:ice",
         "mock:ixgbe",
         "mock:mlx5",
+        "mock:netdevsim",
         "mock:sfc_ef100",
+        "mock:softnic",
     }
 
 

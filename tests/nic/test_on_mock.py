@@ -46,7 +46,8 @@ def candidates(number):
         Match.of(eth_dst=0x020000000000 + number),
         Match.of(eth_type=0x88B5 + number),
     )
-    for action in (ToVf(vf=1), ToQueue(queue=1), Drop()):
+    # Queue 0 as well: an i350 with VFs has no other queue of the PF left.
+    for action in (ToVf(vf=1), ToQueue(queue=1), ToQueue(queue=0), Drop()):
         for match in matches:
             yield FlowRule(match=match, actions=(action,))
 
