@@ -152,7 +152,7 @@ def _listed(nic: FakeNic, tables: list[Table]) -> list[int]:
 
 def _find(tables: list[Table], location: int) -> Entry | None:
     # Each rule of a dump is read by its location: looking at all of them for each made it quadratic.
-    return next((table.bank.slots[location] for table in tables if location in table.bank.slots), None)
+    return next((entry for table in tables if (entry := table.at(location)) is not None), None)
 
 
 def _size(tables: list[Table]) -> int:

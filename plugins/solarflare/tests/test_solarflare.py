@@ -30,7 +30,10 @@ def test_the_driver_picks_the_location(family):
     ref = nic.put(first(family), ToQueue(queue=1), flow_type="tcp4", tp_dst=80, **FULL)
     assert ref.slot is not None
     assert [each.ref.slot for each in nic.driver.flow_filters.dump()] == [ref.slot]
-    assert nic.driver.flow_filters.destroy_many([ref]) == [None]
+    # A wildcard has the precedence of its shape in its location.
+    wild = nic.put(first(family), ToQueue(queue=1), flow_type="tcp4", ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
+    assert {each.ref.slot for each in nic.driver.flow_filters.dump()} == {ref.slot, wild.slot}
+    assert nic.driver.flow_filters.destroy_many([ref, wild]) == [None, None]
     assert not nic.driver.flow_filters.dump()
 
 
