@@ -72,7 +72,8 @@ nitpick_ignore_regex = [
         r"py:class",
         r"(nicoffload\.kernel\.tc\.lower\.)?QueueStyle|nicoffload\.linux\.counting\.CounterColumns",
     ),
-    (r"py:class", r"nicoffload\.testing\.(emulator\.device\.Device|conformance\.suites\._Suite)"),
+    (r"py:class", r"nicoffload\.testing\.emulator\.device\.Device"),
+    (r"py:class", r"(nicoffload\.testing\.emulator\.config\.)?Config|Check|Parts"),
     (r"py:class", r"(IPv[46](Address|Network)|NDArray|ndarray|optional)"),
 ]
 

@@ -4,7 +4,7 @@
 capability, which a plugin's author subclasses.
 """
 
-from nicoffload.testing.conformance.behaviour import Behaviour
+from nicoffload.testing.conformance.behaviour import Behaviour, Check, Parts
 from nicoffload.testing.conformance.catalogue import CATALOGUE, GROUPS, select
 from nicoffload.testing.conformance.expected import ExpectedFailure, load_expected_failures
 from nicoffload.testing.conformance.outcome import CaseResult, Verdict
@@ -17,11 +17,13 @@ __all__ = [
     "GROUPS",
     "Behaviour",
     "CaseResult",
+    "Check",
     "ExpectedFailure",
     "Ground",
     "NicUnderTest",
     "Packet",
     "PacketSource",
+    "Parts",
     "Report",
     "Verdict",
     "load_expected_failures",

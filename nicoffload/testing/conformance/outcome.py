@@ -53,5 +53,5 @@ class CaseResult:
 
     @property
     def name(self) -> str:
-        """How people and files of expected failures name it: ``FL-05`` or ``FL-05[fdir]``."""
+        """Its name in files of expected failures, ``FL-05`` or ``FL-05[fdir]``."""
         return f"{self.behaviour}[{self.part}]" if self.part else self.behaviour

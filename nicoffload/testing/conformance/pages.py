@@ -60,6 +60,7 @@ class Row:
         ground: What the NIC stood on.
         kernel: Release of the kernel; empty on an emulator.
         date: Day of the run; empty where it is made with the page.
+        variant: What tells it from other rows of the family: the mode of its switch; empty for nothing.
         cells: Group to how many cases there are of each verdict.
         not_shown: Reasons of what could not be tried, each with the names of its cases.
     """
@@ -70,23 +71,62 @@ class Row:
     ground: Ground
     kernel: str
     date: str
+    variant: str
     cells: Mapping[str, Counter[Verdict]]
     not_shown: Mapping[str, Sequence[str]]
 
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a newer report replaces: that of the same plugin, family and variant on the same ground."""
+        return self.plugin, self.family, self.ground.value, self.variant
 
-def summary(document: Mapping[str, Any], date: str = "") -> Row:
+    @property
+    def tried(self) -> int:
+        """How many cases there are."""
+        return sum(sum(counts.values()) for counts in self.cells.values())
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    """Return a row as a JSON value."""
+    return {
+        "plugin": row.plugin,
+        "family": row.family,
+        "title": row.title,
+        "ground": row.ground.value,
+        "kernel": row.kernel,
+        "date": row.date,
+        "variant": row.variant,
+        "cells": {
+            letters: {verdict.value: counts[verdict] for verdict in Verdict if counts[verdict]}
+            for letters, counts in row.cells.items()
+        },
+        "not_shown": {reason: list(names) for reason, names in row.not_shown.items()},
+    }
+
+
+def row_from_json(document: Mapping[str, Any]) -> Row:
+    """Return the row that `row_to_json` wrote."""
+    cells = {
+        letters: Counter({Verdict(name): count for name, count in document["cells"].get(letters, {}).items()})
+        for letters in GROUPS
+    }
+    return Row(**{**document, "ground": Ground(document["ground"]), "cells": cells})
+
+
+def summary(document: Mapping[str, Any], *, date: str = "", variant: str = "") -> Row:
     """Return what the matrix shows of a report.
 
     Args:
         document: By ``conformance-report.schema.json``.
         date: Day of the run, as it is to be shown.
+        variant: What tells it from other rows of the family.
     """
     cells: dict[str, Counter[Verdict]] = {letters: Counter() for letters in GROUPS}
     reasons: dict[str, list[str]] = {}
     for case in document["cases"]:
         verdict = Verdict(case["verdict"])
         cells[case["behaviour"].partition("-")[0]][verdict] += 1
-        if verdict in (Verdict.NOT_SHOWN, Verdict.EXPECTED_FAILURE):
+        if verdict in (Verdict.NOT_SHOWN, Verdict.EXPECTED_FAILURE, Verdict.FAILED):
             name = f"{case['behaviour']}[{case['part']}]" if case["part"] else case["behaviour"]
             reasons.setdefault(case["reason"], []).append(name)
     return Row(
@@ -96,6 +136,7 @@ def summary(document: Mapping[str, Any], date: str = "") -> Row:
         ground=Ground(document["ground"]),
         kernel=document["kernel"],
         date=date,
+        variant=variant,
         cells=cells,
         not_shown=reasons,
     )
@@ -111,26 +152,26 @@ _HEADINGS: Mapping[Ground, str] = {
 
 def support_page(rows: Iterable[Row]) -> str:
     """Return the support matrix."""
-    found = sorted(rows, key=lambda row: (row.plugin, row.family))
+    found = sorted(rows, key=lambda row: row.key)
     parts = [_SUPPORT]
     for ground, heading in _HEADINGS.items():
         same = [row for row in found if row.ground is ground]
         parts.append(f"## {heading}\n")
         parts.append(_table(same, ground) if same else "Nothing so far.\n")
-    parts += ["## What was not shown\n", _gaps(found)]
+    parts += ["## What was not shown, and what failed\n", _gaps(found)]
     return "\n".join(parts)
 
 
 def _table(rows: Sequence[Row], ground: Ground) -> str:
     when = () if ground is Ground.EMULATOR else ("kernel", "date")
     lines = [
-        f"| {' | '.join(('plugin', 'family', *when, *GROUPS))} |",
-        f"|{'---|' * (2 + len(when) + len(GROUPS))}",
+        f"| {' | '.join(('plugin', 'family', 'mode', *when, *GROUPS))} |",
+        f"|{'---|' * (3 + len(when) + len(GROUPS))}",
     ]
     for row in rows:
         told = () if ground is Ground.EMULATOR else (row.kernel, row.date)
         cells = [_cell(row.cells[letters]) for letters in GROUPS]
-        lines.append(f"| {' | '.join((row.plugin, f'`{row.family}`', *told, *cells))} |")
+        lines.append(f"| {' | '.join((row.plugin, f'`{row.family}`', row.variant, *told, *cells))} |")
     words = ", ".join(f"{letters} {name}" for letters, name in GROUPS.items())
     return "\n".join([*lines, "", f"{words}.", ""])
 
@@ -150,6 +191,6 @@ def _gaps(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         for reason, names in row.not_shown.items():
-            where = row.ground.value.replace("_", " ")
+            where = " ".join(filter(None, (row.ground.value.replace("_", " "), row.variant)))
             lines.append(f"- {row.plugin}, `{row.family}`, {where}: {', '.join(names)}: {_paragraph(reason)}")
     return "\n".join([*(lines or ["Everything that applies was tried."]), ""])

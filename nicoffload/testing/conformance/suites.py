@@ -30,7 +30,7 @@ YOURS = frozenset({"nic_under_test", "expected_failures"})
 """What a subclass may define of what this module has; everything else is the kit's."""
 
 
-class _Suite:
+class Suite:
     """What the classes share. A subclass that redefines a standard test is refused when it is made."""
 
     groups: ClassVar[tuple[str, ...]] = ()
@@ -39,7 +39,7 @@ class _Suite:
         super().__init_subclass__(**rest)
         if standard:
             return
-        kit = {name for name in vars(_Suite) if not name.startswith("__")} - YOURS
+        kit = {name for name in vars(Suite) if not name.startswith("__")} - YOURS
         others = [base for base in cls.__mro__ if base.__module__ != __name__]
         taken = {name for base in others for name in vars(base) if name in kit}
         if taken:
@@ -100,41 +100,41 @@ def _conclude(behaviour: Behaviour, cases: tuple[CaseResult, ...], residue: list
         pytest.skip(f"{behaviour.number} was not shown: {reasons}")
 
 
-class Conformance(_Suite, standard=True):
+class Conformance(Suite, standard=True):
     """Every behaviour of every capability. This is the one that proves a plugin."""
 
 
-class DriverContract(_Suite, standard=True):
+class DriverContract(Suite, standard=True):
     """Who the NIC is, what it claims, and what its errors say."""
 
     groups = ("DR", "CP", "ER")
 
 
-class FlowFilters(_Suite, standard=True):
+class FlowFilters(Suite, standard=True):
     """Flow filters."""
 
     groups = ("FL",)
 
 
-class VirtualFunctions(_Suite, standard=True):
+class VirtualFunctions(Suite, standard=True):
     """VFs: number, settings, resets, drivers."""
 
     groups = ("VF",)
 
 
-class Rates(_Suite, standard=True):
+class Rates(Suite, standard=True):
     """Transmit rates of VFs."""
 
     groups = ("RT",)
 
 
-class Statistics(_Suite, standard=True):
+class Statistics(Suite, standard=True):
     """Counters of port and VFs."""
 
     groups = ("ST",)
 
 
-class Changes(_Suite, standard=True):
+class Changes(Suite, standard=True):
     """Plans, changes and leases through `open_nic`; interrupted, undone, adopted."""
 
     groups = ("NIC", "LS")

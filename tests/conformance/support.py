@@ -1,0 +1,103 @@
+"""Runs the kit over everything that is installed, and keeps what came out: `make support`.
+
+Reports from the guests, which `make test-vm` leaves in build/vm, are taken in where there are any; those taken in
+before stay otherwise. docs/reference/support.md is made from the file, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nicoffload import load_registry
+from nicoffload.registry import Registry
+from nicoffload.testing.conformance import Ground, NicUnderTest, run
+from nicoffload.testing.conformance.fake import on_fake_kernel
+from nicoffload.testing.conformance.pages import Row, row_from_json, row_to_json, summary, support_page
+from nicoffload.testing.emulator.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORTS = Path(__file__).with_name("reports.json")
+PAGE = ROOT / "docs/reference/support.md"
+
+
+def modes(registry: Registry, family: str) -> tuple[str, ...]:
+    """Return the eswitch modes of a family; one that is empty where it has none."""
+    eswitch = registry.profiles.get(family).eswitch
+    return tuple(eswitch.modes) if eswitch else ("",)
+
+
+def link_bps(registry: Registry, family: str) -> int:
+    """Return a link speed at which the rates of a family work."""
+    return max(registry.profiles.get(family).rates.max_tx.link_speeds_bps, default=10_000_000_000)
+
+
+def emulated(registry: Registry, family: str, mode: str) -> NicUnderTest:
+    """Return a NIC of the mock plugin."""
+    words = [f"mock:{family}", f"link_bps={link_bps(registry, family)}", *([f"mode={mode}"] if mode else [])]
+    words += [f"rows.{t.name}=64" for t in registry.profiles.get(family).tables if t.rows is None]
+    name = ",".join(words)
+    return NicUnderTest(
+        name=name, open_driver=lambda: registry.open(name), disposable=True, sleep_s=lambda seconds: None
+    )
+
+
+def faked(registry: Registry, family: str, mode: str) -> NicUnderTest:
+    """Return a NIC of the plugin that drives the family, on the fake kernel."""
+    config = Config(mode=mode, link_bps=link_bps(registry, family))
+    return on_fake_kernel(registry, family, config)
+
+
+def tried(registry: Registry, families: list[str]) -> Iterator[Row]:
+    """Yield what comes out of the kit on every family, emulated and on the fake kernel."""
+    for family in families:
+        for mode in modes(registry, family):
+            for make in (emulated, faked):
+                started = time.monotonic()
+                try:
+                    report = run(make(registry, family, mode), wall_clock_s=lambda: 0.0)
+                except Exception as fault:  # noqa: BLE001 - no plugin drives it: there is no row to show
+                    print(f"support: {family} {mode} {make.__name__}: {fault}", file=sys.stderr)
+                    continue
+                found = summary(report.to_json(), variant=mode)
+                print(
+                    f"support: {found.plugin} {family} {mode}: {dict(report.counts())}, "
+                    f"{time.monotonic() - started:.0f} s",
+                    file=sys.stderr,
+                )
+                yield found
+
+
+def from_guests() -> Iterator[Row]:
+    """Yield what the guests brought back."""
+    for path in sorted((ROOT / "build/vm").glob("*/conformance-*.json")):
+        document = json.loads(path.read_text("utf-8"))
+        day = time.strftime("%Y-%m-%d", time.gmtime(document["time_s"]))
+        variant = path.stem.removeprefix("conformance-").removeprefix(document["family"]).strip("-")
+        yield summary(document, date=day, variant=variant)
+
+
+def known() -> list[Row]:
+    """Return the rows that are kept."""
+    return [row_from_json(each) for each in json.loads(REPORTS.read_text("utf-8"))]
+
+
+def main(families: list[str]) -> int:
+    """Try everything, or some families, and write the file and the page."""
+    registry = load_registry()
+    old = known() if REPORTS.exists() else []
+    fresh = [*tried(registry, families or list(registry.profiles.families())), *from_guests()]
+    replaced = {row.key for row in fresh}
+    rows = sorted([*(row for row in old if row.key not in replaced), *fresh], key=lambda row: row.key)
+    if not families:
+        rows = [row for row in rows if row.ground is not Ground.EMULATOR or row.key in replaced]
+    REPORTS.write_text(json.dumps([row_to_json(row) for row in rows], indent=1) + "\n", "utf-8")
+    PAGE.write_text(support_page(rows), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
