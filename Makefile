@@ -20,7 +20,7 @@ $(shell rm -f $(VENV)/.stamp-*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help bpf demo lab test test-vm check docs bench fuzz golden clean
+.PHONY: help bpf demo lab test test-vm check docs bench fuzz golden support clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -76,6 +76,9 @@ BPF := plugins/softnic/nicoffload_softnic/data_path/softnic.bpf
 BPF_FLAGS := -target bpf -mcpu=v3 -O2 -g0 -fno-ident -Wall -Wextra -Werror -I/usr/include/$(shell uname -m)-linux-gnu
 bpf:  ## Compile the software NIC's data path (needs clang 14 and linux-libc-dev)
 	cd $(dir $(BPF)) && clang $(BPF_FLAGS) -c $(notdir $(BPF)).c -o $(abspath $(or $(OUT),$(BPF).o))
+
+support: $(VENV)/.stamp-dev  ## Run the conformance kit over every plugin and rewrite the support matrix (some minutes)
+	@$(PY) -m tests.conformance.support $(FAMILIES)
 
 golden: $(VENV)/.stamp-dev  ## Rewrite the golden files; review the diff
 	@$(PYTEST) --golden
