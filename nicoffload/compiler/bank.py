@@ -55,6 +55,8 @@ class Bank:
         self._copies: dict[Shape, Copies] = {}
         self._next = 0
         self._freed: list[int] = []
+        # First slot of a table to the lowest one from there on that may be free: those between are taken.
+        self._free_from: dict[int, int] = {}
 
     def settle(self) -> None:
         """Believe the tables where they report more rows than the known rules take: the rest is somebody's."""
@@ -67,8 +69,12 @@ class Bank:
     def lowest_free(self, first: int = 0) -> int:
         """Return the lowest slot from `first` on that nothing is in, without taking it."""
         found = self._lowest_free()
-        while found < first or found in self.slots:
-            found = max(found + 1, first)
+        if found >= first:
+            return found
+        found = self._free_from.get(first, first)
+        while found in self.slots:
+            found += 1
+        self._free_from[first] = found
         return found
 
     def _lowest_free(self) -> int:
@@ -84,8 +90,13 @@ class Bank:
 
     def free_slot(self, slot: int) -> None:
         """Give a slot back."""
-        if self.slots.pop(slot, None) is not None and slot < self._next:
+        if self.slots.pop(slot, None) is None:
+            return
+        if slot < self._next:
             heapq.heappush(self._freed, slot)
+        for first, found in self._free_from.items():
+            if first <= slot < found:
+                self._free_from[first] = slot
 
 
 def fate(rule: FlowRule) -> Action:

@@ -35,12 +35,18 @@ def obstacles(verdict: Verdict, rule: FlowRule, key: object, vfs: int) -> Sequen
     same = verdict.copies.get(key)
     if same is not None and (len(same) if isinstance(same, tuple) else 1) >= verdict.copies_max:
         found = [*found, _duplicate(verdict, first_copy(same))]
-    # Each rule takes at least one row and at most one slot: where a row is free, so is a slot.
-    if verdict.bank.used > verdict.last_used:
+    # Each rule takes at least one row and at most one slot: where a row is free, so is a slot, but for those that the
+    # table can't name.
+    if verdict.bank.used > verdict.last_used or (verdict.first_slot and _no_slot_left(verdict)):
         found = [*found, _full(verdict)]
     elif verdict.by_priority and rule.priority is not None and slot_by_priority(verdict, rule) is None:
         found = [*found, _no_slot(verdict)]
     return found
+
+
+def _no_slot_left(verdict: Verdict) -> bool:
+    rows = verdict.bank.rows
+    return verdict.picks_slot and rows is not None and verdict.bank.lowest_free(verdict.first_slot) >= rows
 
 
 def _by_others(verdict: Verdict, rule: FlowRule) -> Sequence[Reason]:

@@ -23,7 +23,7 @@ def slot_by_priority(verdict: Verdict, rule: FlowRule) -> int | None:
     """
     bank = verdict.bank
     assert rule.priority is not None, "asked only for a rule with a priority"
-    low, high = 0, (bank.rows or MAX_PRIORITY + 1) - 1
+    low, high = verdict.first_slot, (bank.rows or MAX_PRIORITY + 1) - 1
     tidy_low, tidy_high, above, below = low, high, _TOP, _BOTTOM
     for slot, other in bank.slots.items():
         if other.priority is None or other.priority == rule.priority:

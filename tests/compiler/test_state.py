@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nicoffload import load_registry
 from nicoffload.compiler import Compiler, Refusal, lower
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef
 from nicoffload.errors import ConflictError, ResourceExhaustedError
-from nicoffload.model import Drop, ToVf
+from nicoffload.model import Drop, FlowRule, Match, ToVf
 from nicoffload.profiles.types import Duplicate, FieldLimit, HashFacts, OneTarget
 from tests.compiler.samples import (
     compiler,
@@ -321,3 +322,22 @@ def test_a_foreign_rule_that_no_flow_type_would_take_still_counts():
 def test_a_rule_of_a_table_that_is_not_there_is_left_out():
     one = Compiler([state(table(rows=1))], [foreign(five_tuple(1), 0, name="gone")], vfs=8)
     assert isinstance(one.lower(five_tuple(1)), Placement)
+
+
+def test_a_table_that_can_not_name_its_first_location_is_full_one_rule_earlier():
+    registry = load_registry()
+    driver = registry.open("mock:ixgbe,rows.fdir=8")
+    states = [state for state in driver.flow_filters.tables() if state.table.name == "u32"]
+    assert states[0].table.first_slot == 1
+    compiler = Compiler(states, vfs=8)
+
+    def rule(number):
+        match = Match.of(ip_proto=6, ipv4_src=number, ipv4_dst=9, tp_src=1, tp_dst=2)
+        return FlowRule(match=match, actions=(Drop(),))
+
+    placed = compiler.place_many([rule(number) for number in range(1, 10)])
+    rows = states[0].rows
+    assert [each.slot for each in placed[: rows - 1]] == list(range(1, rows))
+    assert [reason.code for reason in placed[rows - 1].reasons] == ["table.full"]
+    compiler.release([RuleRef(rule_id=placed[2].rule.rule_id, table="u32", slot=3)])
+    assert compiler.place_many([rule(99)])[0].slot == 3
