@@ -21,6 +21,12 @@ def add(commands: Any) -> None:
     )
     add_nic(parser)
     parser.add_argument("--sources", action="store_true", help="show where each fact comes from")
+    parser.add_argument(
+        "--try",
+        action="store_true",
+        dest="try_out",
+        help="put a rule that no packet matches into each table that nobody knows, and take it out at once",
+    )
     add_common(parser)
     parser.set_defaults(command=_capabilities)
 
@@ -30,6 +36,8 @@ def _capabilities(args: argparse.Namespace, session: Session) -> int:
     from nicoffload.errors import NotSupportedError
 
     with session.open(args.nic) as nic:
+        if args.try_out:
+            nic.try_out()
         info, found = nic.info, nic.capabilities()
         try:
             tables = nic.tables()

@@ -335,6 +335,13 @@ class Driver(ABC):
     def capabilities(self) -> Sequence[Capability]:
         """Return what the NIC can do, declared by its profile and refined by what was probed. Changes nothing."""
 
+    def try_out(self) -> None:  # noqa: B027 - most drivers have a profile that knows
+        """Find out what only doing it tells, so that `capabilities` knows: do it, and undo it at once. Repeatable.
+
+        Raises:
+            NicOffloadError: What was done can't be undone.
+        """
+
     # Of each: empty where there are none (an emulated NIC), or where no tool has words for it.
 
     def equivalents(self, placement: Placement) -> Sequence[str]:  # noqa: ARG002 - plugins override it

@@ -125,6 +125,16 @@ class Nic:
         """Return what the NIC can do, each answer with the evidence for it. Changes nothing."""
         return self._driver.capabilities()
 
+    def try_out(self) -> None:
+        """Let `capabilities` know what only doing it tells: a rule that no packet matches goes in and out again.
+
+        Raises:
+            DeviceBusyError: Another process is changing the NIC and does not finish.
+            NicOffloadError: The rule can't be taken out again.
+        """
+        with self._changing():
+            self._driver.try_out()
+
     # -------------------------------------------------------------------------------------------------- flow rules
 
     def tables(self) -> Sequence[TableState]:

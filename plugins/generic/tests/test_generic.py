@@ -56,6 +56,25 @@ def test_what_is_probed_and_what_nobody_knows_are_told_apart():
     assert found["statistics.vf"].support is Support.NO
 
 
+def test_what_only_a_rule_tells_is_tried_when_asked_for_and_leaves_nothing(tmp_path):
+    _, registry = machine("mlx5", mode="switchdev", vfs=2, prepared=True)
+    with open_nic("0000:03:00.0", registry=registry, state_dir=tmp_path) as nic:
+        nic.try_out()
+        found = {one.name: one for one in nic.capabilities()}
+        assert found["flow_filters.flower_switchdev"].support is Support.YES
+        assert found["flow_filters.flower_switchdev"].evidence is Evidence.OBSERVED
+        assert nic.flows() == ()
+
+
+def test_a_table_that_refuses_a_simple_rule_is_told(tmp_path):
+    _, registry = machine("igb_i350", prepared=True)
+    with open_nic("0000:03:00.0", registry=registry, state_dir=tmp_path) as nic:
+        nic.try_out()
+        found = {one.name: one for one in nic.capabilities()}
+        assert found["flow_filters.flower"].support is Support.NO
+        assert "refused a simple rule" in found["flow_filters.flower"].detail
+
+
 def test_a_nic_without_anything_says_so_and_has_no_facet_for_it():
     _, registry = machine("igb_82576")
     driver = registry.open("0000:03:00.0")
