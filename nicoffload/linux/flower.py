@@ -589,6 +589,9 @@ def _cookies(rules: Sequence[FlowRule]) -> np.ndarray:
 
 def _look_up(refs: Sequence[RuleRef], books: Sequence[HookBook]) -> list[Located | None]:
     found: list[Located | None] = []
+    if len(books) == 1:
+        where = books[0].ours.get
+        return [where(ref.rule_id.int) if ref.rule_id is not None else None for ref in refs]
     for ref in refs:
         number = ref.rule_id.int if ref.rule_id is not None else -1
         found.append(next((one for book in books if (one := book.ours.get(number)) is not None), None))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -229,3 +231,39 @@ def test_a_full_table_refuses_with_its_name_and_an_atomic_change_leaves_nothing(
         assert int(nic.flow("count").read_text("ascii")) == 0
         report = opened.add_flows(five_tuples(12, Drop()), atomic=False)
         assert (len(report.installed), len(report.refused)) == (10, 2)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nicoffload import open_nic
+from nicoffload.codec import parse_rule
+from nicoffload.linux import LinuxFlows
+
+create = LinuxFlows.create_many
+
+def create_and_die(self, placements):
+    create(self, placements)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+LinuxFlows.create_many = create_and_die
+with open_nic(sys.argv[1], state_dir=Path(sys.argv[2])) as nic:
+    nic.add_flows([parse_rule(f"tcp,nw_dst=10.0.0.{n},tp_dst=80 actions=drop") for n in range(1, 21)])
+"""
+
+
+def test_what_a_killed_process_left_in_the_nic_is_settled_by_the_next(nic, tmp_path):
+    kept = five_tuples(2, ToVf(vf=0))
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        opened.add_flows(kept)
+    done = subprocess.run([sys.executable, "-c", KILLED, nic.handle, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert int(nic.flow("count").read_text("ascii")) == 22
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        assert not opened.recovery.clean
+        left = [each for each in opened.flows() if each.ours]
+        # All that the change was to bring, or nothing of it; what was there before in any case.
+        assert len(left) in (2, 22)
+        assert {rule.rule_id for rule in kept} <= {each.rule.rule_id for each in left}
+    with open_nic(nic.handle, state_dir=tmp_path) as opened:
+        assert opened.recovery.clean
