@@ -45,7 +45,7 @@ def test_bytes_behind_the_data_are_told(read):
     assert got.ended_early.startswith("bytes behind the gzip data at byte ")
 
 
-@given(st.integers(18, len(gzip.compress(PCAP)) - 1))
+@given(st.integers(18, len(gzip.compress(PCAP, mtime=0)) - 1))
 def test_cut_anywhere(read, cut):
     data = gzip.compress(PCAP)[:cut]
     stream = zlib.decompressobj(31)
@@ -60,7 +60,7 @@ def test_cut_anywhere(read, cut):
     assert got.reasons == {"gzip data cut by the end of the file": 1 if rest else 0}
 
 
-@given(st.integers(0, len(gzip.compress(PCAP)) - 1), st.integers(1, 255))
+@given(st.integers(0, len(gzip.compress(PCAP, mtime=0)) - 1), st.integers(1, 255))
 def test_flipped_byte(read, place, bits):
     data = bytearray(gzip.compress(PCAP))
     data[place] ^= bits
