@@ -275,6 +275,10 @@ def _caveats(state: TableState, flow_type: FlowType, shape: Shape, rule: FlowRul
     implied = [name for name in flow_type.implicit if name not in present]
     if implied:
         caveats.append(f"the NIC compares {names(implied)} on its own: the rule catches less than it says")
+    if table.mechanism == "flower" and "in_port" in flow_type.fields and "in_port" not in present:
+        caveats.append(
+            "a live NIC hangs it on the uplink: it catches what comes from the wire, not what a VF sends"
+        )
     if state.rows is None:
         caveats.append(f"how many rules table {table.name} holds is not known: the NIC may refuse this one")
     if table.needs.vf_driver_on_host and _delivers_to_vf(rule):
