@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,8 +87,8 @@ class LinuxFunctions(VirtualFunctions):
     def configure_many(self, configs: Sequence[VfConfig]) -> Sequence[NicOffloadError | None]:
         """Apply settings, all in one send; a VF of which one is refused gets back those that it had."""
         with self._nic.asking("setting VFs", "vf"):
-            reports = self._reports()
             there = len(self._maker.addresses())
+            reports = self._before(there)
             answers: list[NicOffloadError | None] = [self._obstacle(config, there) for config in configs]
             places = [place for place, answer in enumerate(answers) if answer is None]
             if not places:
@@ -303,6 +304,16 @@ class LinuxFunctions(VirtualFunctions):
         except NicOffloadError as error:
             return VfRefusal(vf=vf, setting=VfSetting.MAC, error=error)
         return None
+
+    def _before(self, there: int) -> dict[int, VfReport]:
+        """Return how the VFs are, with the addresses that rtnetlink does not know where devlink sets them."""
+        reports = self._reports()
+        if self._facts().mac.via != "devlink":
+            return reports
+        macs = self._port_macs()
+        return {
+            vf: dataclasses.replace(reports.get(vf, VfReport(vf=vf)), mac=macs.get(vf)) for vf in range(there)
+        }
 
     def _take_back(
         self,

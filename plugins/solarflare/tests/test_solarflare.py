@@ -145,6 +145,15 @@ def test_ef100_sets_a_vfs_address_through_devlink():
     assert nic.driver.equivalents_of_config(VfConfig(vf=1, mac=7))[0].startswith("devlink port function set")
 
 
+def test_an_address_that_devlink_set_is_taken_back_with_the_rest():
+    nic = live("sfc_ef100", prepared=True, vfs=2)
+    functions = nic.driver.virtual_functions
+    assert functions.configure_many([VfConfig(vf=0, mac=0x02_00_00_00_00_07)]) == [None]
+    [answer] = functions.configure_many([VfConfig(vf=0, mac=0x02_00_00_00_00_08, trust=True)])
+    assert isinstance(answer, NotSupportedError)
+    assert functions.states()[0].mac == 0x02_00_00_00_00_07
+
+
 def test_ef100_delivers_to_a_representor_and_counts():
     nic = live("sfc_ef100", prepared=True, vfs=2)
     ref = nic.put("flower", ToVf(vf=1), flow_type="tcp4", ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
