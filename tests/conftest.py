@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+collect_ignore = ["external_plugin"]
+"""A distribution of its own: tests/packaging installs it in an environment of its own and runs its tests there."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs root where there is none, and say so."""

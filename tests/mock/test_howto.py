@@ -16,9 +16,9 @@ def page(repo_root):
 
 def test_its_snippets_are_tests_that_pass(page, pytester):
     snippets = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     pytester.makepyfile(**{f"test_snippet_{at}": text for at, text in enumerate(snippets)})
-    pytester.runpytest("-p", "no:randomly").assert_outcomes(passed=3)
+    pytester.runpytest("-p", "no:randomly").assert_outcomes(passed=4)
 
 
 def test_it_names_every_effect(page, repo_root):
