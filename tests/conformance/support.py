@@ -100,13 +100,21 @@ def keep(rows: dict[tuple[str, str, str, str], Row]) -> None:
 
 
 def main(families: list[str]) -> int:
-    """Try everything, or some families; what came out is kept family by family, as it takes its time."""
+    """Try everything, or some families; what came out is kept family by family, as it takes its time.
+
+    Args:
+        families: Which; none for all, and ``guests`` for none, only to take in what the guests brought back.
+    """
     registry = load_registry()
+    wanted = (
+        [name for name in families if name != "guests"] if families else list(registry.profiles.families())
+    )
     rows = {row.key: row for row in known()} if REPORTS.exists() else {}
     fresh = set()
-    for row in itertools.chain(
-        from_guests(), tried(registry, families or list(registry.profiles.families()))
-    ):
+    brought = list(from_guests())
+    renewed = {row.key[:3] for row in brought}
+    rows = {key: row for key, row in rows.items() if key[:3] not in renewed}
+    for row in itertools.chain(brought, tried(registry, wanted)):
         rows[row.key] = row
         fresh.add(row.key)
         keep(rows)
