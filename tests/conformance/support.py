@@ -10,13 +10,19 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nicoffload import load_registry
 from nicoffload.registry import Registry
-from nicoffload.testing.conformance import Ground, NicUnderTest, run
+from nicoffload.testing.conformance import (
+    ExpectedFailure,
+    Ground,
+    NicUnderTest,
+    load_expected_failures,
+    run,
+)
 from nicoffload.testing.conformance.fake import on_fake_kernel
 from nicoffload.testing.conformance.pages import Row, row_from_json, row_to_json, summary, support_page
 from nicoffload.testing.emulator.config import Config
@@ -62,13 +68,24 @@ def faked(registry: Registry, family: str, mode: str) -> NicUnderTest:
     return replace(on_fake_kernel(registry, family, config), most_rows=10 * _ROWS)
 
 
+def expected_of(registry: Registry, family: str) -> Sequence[ExpectedFailure]:
+    """Return the failures that the plugin which brings a family expects, by its own file."""
+    owner = next(status.name for status in registry.plugins if family in status.families)
+    path = ROOT / "plugins" / owner / "tests/expected_failures.toml"
+    return load_expected_failures(path) if path.exists() else ()
+
+
 def tried(registry: Registry, families: list[str]) -> Iterator[Row]:
     """Yield what comes out of the kit on every family, emulated and on the fake kernel."""
     for make in (emulated, faked):
         for family in families:
             for mode in modes(registry, family) if make is emulated or drives(registry, family) else ():
                 started = time.monotonic()
-                report = run(make(registry, family, mode), wall_clock_s=lambda: 0.0)
+                report = run(
+                    make(registry, family, mode),
+                    expected=expected_of(registry, family) if make is faked else (),
+                    wall_clock_s=lambda: 0.0,
+                )
                 found = summary(report.to_json(), variant=mode)
                 took_s = time.monotonic() - started
                 print(

@@ -7,7 +7,7 @@ import dataclasses
 import uuid
 
 from nicoffload.driver import Placement, RuleRef
-from nicoffload.errors import NotFoundError, NotSupportedError, ResourceExhaustedError
+from nicoffload.errors import NotFoundError, NotSupportedError
 from nicoffload.nic.verify import same_rule
 from nicoffload.testing.conformance.behaviour import behaviour, tables, with_tables, without_tables
 from nicoffload.testing.conformance.bench import Bench, place_of
@@ -230,8 +230,8 @@ def bulk_equals_single(bench: Bench) -> None:
     if state.table.hash is not None:
         count = min(count, (state.rows or BULK) // 8)  # a hash table refuses rules before it is full
     answers = bench.compiler(state).place_many([kind.rule(number) for number in range(max(count, 1))])
-    placed = [answer for answer in answers if isinstance(answer, Placement)]
-    placements, refs = _as_many_as_fit(bench, placed)
+    placements = [answer for answer in answers if isinstance(answer, Placement)]
+    refs = bench.install(placements)
     bench.same(
         [ref.rule_id for ref in refs],
         [placement.rule.rule_id for placement in placements],
@@ -252,21 +252,6 @@ def bulk_equals_single(bench: Bench) -> None:
         not {place_of(ref) for ref in refs} & {place_of(each.ref) for each in bench.installed()},
         "rules are left after they were removed in bulk",
     )
-
-
-def _as_many_as_fit(bench: Bench, placed: list[Placement]) -> tuple[list[Placement], list[RuleRef]]:
-    """Install rules in one call; those for which the NIC has no room are left out, for FL-30 tells of a limit."""
-    placements, refs = [], []
-    for placement, outcome in zip(placed, bench.create(placed), strict=True):
-        if isinstance(outcome, RuleRef):
-            placements.append(placement)
-            refs.append(outcome)
-        else:
-            bench.refusal(outcome, ResourceExhaustedError, "a rule of a bulk call")
-    bench.expect(
-        len(refs) >= min(2, len(placed)), f"of {len(placed)} rules of a bulk call {len(refs)} are taken"
-    )
-    return placements, refs
 
 
 @behaviour(

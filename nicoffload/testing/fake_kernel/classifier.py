@@ -152,7 +152,14 @@ def _listed(nic: FakeNic, tables: list[Table]) -> list[int]:
 
 def _find(tables: list[Table], location: int) -> Entry | None:
     # Each rule of a dump is read by its location: looking at all of them for each made it quadratic.
-    return next((entry for table in tables if (entry := table.at(location)) is not None), None)
+    # Where the caller picks it, it is a row, and u32 may have put a rule into it.
+    for table in tables:
+        entry = table.at(location)
+        if entry is None and table.spec.picker == "caller":
+            entry = table.bank.slots.get(location)
+        if entry is not None:
+            return entry
+    return None
 
 
 def _size(tables: list[Table]) -> int:
