@@ -33,8 +33,9 @@ _GROUPS = (devices, profiles, capabilities, flow, vf, rate, stats, plan, plugins
 _DESCRIPTION = """\
 One vocabulary for NIC offload: flow filters, virtual functions, rates, statistics.
 
-A NIC is an emulated NIC (mock:sfn5122f) or one of this machine: a PCI address (0000:03:00.0) or an
-interface name (enp3s0f0). None of the plugins that come with nicoffload does; `nicoffload doctor` says what there is.
+A NIC is an emulated one (mock:sfn5122f), one of this machine by its PCI address (0000:03:00.0) or interface name
+(enp3s0f0), or a software NIC (soft:lab0). `nicoffload doctor` says what there is.
+Plugins add commands of their own, such as `nicoffload soft`, which makes software NICs; each has a --help.
 """
 
 

@@ -24,7 +24,7 @@ def installed() -> Sequence[PluginCommand]:
 
 
 def may_be_meant(words: Sequence[str], parser: argparse.ArgumentParser) -> bool:
-    """Tell whether a command line names no command of the program itself, or asks for all that there are.
+    """Tell whether a command line names a command, and none of the program itself.
 
     Args:
         words: The command line, without the program's name.
@@ -37,7 +37,7 @@ def may_be_meant(words: Sequence[str], parser: argparse.ArgumentParser) -> bool:
             next(rest, None)
         elif not word.startswith("-"):
             return word not in own
-    return "--version" not in words
+    return False
 
 
 def add(commands: Any, added: Sequence[PluginCommand]) -> None:
