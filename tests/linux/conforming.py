@@ -12,6 +12,8 @@ from tests.linux.plugged import ADDRESS, PROFILES, Live, live
 
 _ROWS = 64
 """Tables with locations are made so small, for they are filled."""
+_VFS = 3
+"""Each has network devices that are looked at over and over."""
 
 
 def variants(vendor: str) -> Iterator[tuple[str, str]]:
@@ -42,7 +44,7 @@ def check(family: str, mode: str, expected: Path | None = None) -> None:
     opened: list[Live] = []
 
     def open_driver() -> Driver:
-        opened[:] = [live(family, prepared=True, mode=mode, rows=rows)]
+        opened[:] = [live(family, prepared=True, mode=mode, rows=rows, vfs=_VFS if profile.sriov else 0)]
         return opened[0].driver
 
     def sleep_s(seconds: float) -> None:
