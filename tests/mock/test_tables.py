@@ -29,11 +29,11 @@ def test_the_first_rule_fixes_the_mask_of_an_ixgbe(open_mock, put):
 
 def test_rules_of_u32_count_for_the_mask_and_the_rows_of_fdir(open_mock, put):
     nic = open_mock("ixgbe")
-    put(nic, "u32", Drop(), slot=0, ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
-    assert isinstance(put(nic, "fdir", Drop(), slot=1, ipv4_dst="10.0.0.1", **TCP), NotSupportedError)
+    put(nic, "u32", Drop(), slot=1, ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
+    assert isinstance(put(nic, "fdir", Drop(), slot=2, ipv4_dst="10.0.0.1", **TCP), NotSupportedError)
     assert {state.in_use for state in nic.flow_filters.tables()} == {1}
     # The same location: the rule of the other table goes.
-    put(nic, "fdir", Drop(), slot=0, ipv4_dst="10.0.0.2", tp_dst=80, **TCP)
+    put(nic, "fdir", Drop(), slot=1, ipv4_dst="10.0.0.2", tp_dst=80, **TCP)
     assert [rule.ref.table for rule in nic.flow_filters.dump()] == ["fdir"]
 
 

@@ -233,6 +233,8 @@ def _obstacle(name: str, mask: int, form: Structure) -> Reason | None:  # noqa: 
             source="net/sched/cls_flower.c:fl_set_key",
         )
 
+    if mask == RANGE_MASK and name not in _RANGES:
+        return reason("mask.range", "flower has ranges of tp_src and tp_dst only", "one value")
     if name == "in_port":
         return reason("field.hook", "the device that a filter hangs on decides it", "no in_port")
     if name == "vlan_dei":
