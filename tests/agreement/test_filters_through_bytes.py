@@ -97,16 +97,16 @@ class Sides:
         match = rule.match.replace(in_port=None)
         try:
             lowered = lower_actions(rule.actions, match, self.targets)
+            item = TcFilter(
+                match=match,
+                actions=lowered.actions,
+                pref=pref,
+                handle=1,
+                placing=Placing.HARDWARE,
+                hw_tc=lowered.hw_tc,
+            )
         except NicOffloadError:
-            return None
-        item = TcFilter(
-            match=match,
-            actions=lowered.actions,
-            pref=pref,
-            handle=1,
-            placing=Placing.HARDWARE,
-            hw_tc=lowered.hw_tc,
-        )
+            return None  # no such target, or a traffic class beyond the 16 that there can be
         with TcFilters(self.kernel, Hook.ingress(ifindex)) as filters:
             (outcome,) = filters.add_many([item])
         if isinstance(outcome, FilterRef):

@@ -223,7 +223,7 @@ def in_network_order(name: str) -> bool:
     return _KEYS[name].network if name in _KEYS else True
 
 
-def _obstacle(name: str, mask: int, form: Structure) -> Reason | None:  # noqa: PLR0911  (one reason a kind)
+def _obstacle(name: str, mask: int, form: Structure) -> Reason | None:  # noqa: C901, PLR0911  (one reason a kind)
     def reason(code: str, message: str, accepted: str = "") -> Reason:
         return Reason(
             code=code,
