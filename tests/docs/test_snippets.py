@@ -12,6 +12,7 @@ from tests.docs.snippets import Reader, agree, blocks, commands
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {
     "docs/howto/measure-on-your-own-machine.md": "measures for minutes, as root; tests/lab measures in short",
+    "docs/howto/use-the-software-nic.md": "makes NICs of this machine, as root; the plugin's tests do so in namespaces",
     "docs/howto/run-part-of-the-tests.md": "would run this test within itself",
 }
 """Pages whose commands are not run here, and why."""

@@ -6,9 +6,11 @@ and the kernel's own texts.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -638,9 +640,20 @@ def igb_events(subject: Subject, log: Transcript) -> None:
     log.do("bus", lambda: [f"{names[one.name]} {one.change.value} {one.driver}".strip() for one in seen])
 
 
+def await_link(subject: Subject) -> None:
+    """Wait until the PF's link is up, half a minute at most."""
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(OSError):  # EINVAL: the device is down
+            if subject.kernel.read_sysfs(f"class/net/{subject.ifname}/carrier").strip() == b"1":
+                return
+    raise TimeoutError("the link stays down")
+
+
 def igb_vfs(subject: Subject, log: Transcript) -> None:
     """Settings of VFs over rtnetlink, right and wrong."""
     write(subject, "sriov_numvfs", "2")()
+    await_link(subject)  # igb takes its device down and up to make VFs, and refuses rates meanwhile
     with VfLink(subject.kernel, subject.ifindex()) as link:
         vf_settings(link, log, (VlanTag(vid=7, pcp=3), VlanTag(vid=7, protocol="802.1ad")))
         log.do("more than the link", apply(link, max_tx=1001))
