@@ -33,4 +33,6 @@ def test_every_family_passes(name):
     assert {case.behaviour for case in report.cases} == {each.number for each in CATALOGUE}
     for case in report.of(Verdict.NOT_SHOWN):
         # A cookie-less rule can't be made through the contract, and the other mode's tables are shown in that mode.
-        assert "foreign_rule" in case.reason or "the eswitch is in" in case.reason, case
+        # The software NIC's table is larger than what the kit fills.
+        known = ("foreign_rule", "the eswitch is in", "the table has room for")
+        assert any(words in case.reason for words in known), case
