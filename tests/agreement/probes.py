@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-import numpy as np
+from collections.abc import Mapping
 
 from nicoffload.model import FIELDS, FlowRule, Masked
-from nicoffload.packets import (
-    HAS_CVLAN,
-    HAS_ETH,
-    HAS_ICMP,
-    HAS_IPV4,
-    HAS_IPV6,
-    HAS_PORTS,
-    HAS_TCP_FLAGS,
-    HAS_VLAN,
-    HEADER_DTYPE,
-    PacketBatch,
-)
 
 Packet = Mapping[str, int]
 """Field to value; a field that the packet does not have is left out."""
@@ -91,45 +77,3 @@ def _complete(fields: Packet) -> Packet:
             packet.setdefault(name, 0)
             allowed.add(name)
     return {name: value for name, value in packet.items() if name in allowed}
-
-
-def to_batch(packets: Iterable[Packet]) -> PacketBatch:
-    """Return packets as a batch, one header each."""
-    rows = list(packets)
-    headers = np.zeros(len(rows), HEADER_DTYPE)
-    for header, packet in zip(headers, rows, strict=True):
-        _fill(header, packet)
-    count = len(rows)
-    return PacketBatch(
-        time_ns=np.arange(count, dtype=np.int64),
-        wire_bytes=np.full(count, 100, np.int64),
-        header_index=np.arange(count, dtype=np.int32),
-        headers=headers,
-    )
-
-
-def _fill(header: np.void, packet: Packet) -> None:
-    present = HAS_ETH
-    for name in ("eth_src", "eth_dst", "eth_type", "ip_proto", "ip_tos", "ip_ttl", "ip_frag"):
-        header[name] = packet.get(name, 0)
-    for name in ("ipv4_src", "ipv4_dst", "tp_src", "tp_dst", "tcp_flags", "icmp_type", "icmp_code"):
-        header[name] = packet.get(name, 0)
-    for name in ("ipv6_src", "ipv6_dst"):
-        header[f"{name}_hi"] = packet.get(name, 0) >> 64
-        header[f"{name}_lo"] = packet.get(name, 0) & (1 << 64) - 1
-    for tag, bit in (("vlan", HAS_VLAN), ("cvlan", HAS_CVLAN)):
-        if f"{tag}_vid" in packet:
-            present |= bit
-            dei = packet.get(f"{tag}_dei", 0)
-            header[f"{tag}_tci"] = packet[f"{tag}_vid"] | dei << 12 | packet[f"{tag}_pcp"] << 13
-            header["vlan_depth"] += 1
-    for name, bit in (
-        ("ipv4_src", HAS_IPV4),
-        ("ipv6_src", HAS_IPV6),
-        ("tp_src", HAS_PORTS),
-        ("tcp_flags", HAS_TCP_FLAGS),
-        ("icmp_type", HAS_ICMP),
-    ):
-        present |= bit if name in packet else 0
-    header["present"] = present
-    header["l2_bytes"] = 14 + 4 * int(header["vlan_depth"])

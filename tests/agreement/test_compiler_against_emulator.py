@@ -12,10 +12,11 @@ from nicoffload import load_registry
 from nicoffload.compiler import Compiler
 from nicoffload.driver import Placement, RuleRef
 from nicoffload.errors import ResourceExhaustedError
+from nicoffload.testing.conformance.packets import to_batch
 from nicoffload.testing.emulator.switch import decide
 from nicoffload.testing.emulator.view import BatchView
 from tests.agreement.near_valid import PF_MAC, rules
-from tests.agreement.probes import hits, packets_for, to_batch
+from tests.agreement.probes import hits, packets_for
 
 REGISTRY = load_registry()
 FAMILIES = REGISTRY.profiles.families()
