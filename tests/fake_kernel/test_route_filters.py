@@ -38,7 +38,8 @@ from nicoffload.kernel.tc import (
     qdisc,
 )
 from nicoffload.model import Drop, FlowRule, Match
-from tests.agreement.probes import packets_for, to_batch
+from nicoffload.testing.conformance.packets import to_batch
+from tests.agreement.probes import packets_for
 from tests.fake_kernel.plugging import plugged
 from tests.kernel.exchanges import fake
 from tests.kernel.random_filters import random_filters, random_u32

@@ -206,7 +206,6 @@ def devices():
 
 
 def test_nothing_is_left_behind_wherever_its_devices_went(tmp_path):
-    before = set(LinuxKernel().namespaces())
     with softrig.rig(tmp_path, vfs=2) as rig:
         inside = devices()
         build.destroy(LinuxKernel(), rig.name)
@@ -216,7 +215,8 @@ def test_nothing_is_left_behind_wherever_its_devices_went(tmp_path):
         assert names.namespace_of(rig.name) not in LinuxKernel().namespaces()
         with pytest.raises(NotFoundError, match="no such software NIC"):
             rig.open()
-    assert set(LinuxKernel().namespaces()) == before
+    # By name, for other tests make namespaces meanwhile.
+    assert not any(rig.name in name for name in LinuxKernel().namespaces())
 
 
 def test_a_destroyed_nic_says_so_to_who_has_it_open(tmp_path):
