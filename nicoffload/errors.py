@@ -81,12 +81,15 @@ class NicOffloadError(Exception):
         self.hint = hint
         self.errno = errno
         self.kernel_message = kernel_message
+        # Which item of a request for many it is about; who collects the errors sets it. Apart from the message, which
+        # stays the same whatever else was asked for with it.
+        self.subject = ""
 
     def __str__(self) -> str:
         device = f"{self.device}: " if self.device else ""
         where = f"{self.path}: " if self.path else ""
         kernel = f" [kernel: {self.kernel_message}]" if self.kernel_message else ""
-        return f"{device}{where}{self.message}{kernel}"
+        return f"{device}{where}{self.subject and f'{self.subject}: '}{self.message}{kernel}"
 
 
 class InvalidRequestError(NicOffloadError, ValueError):

@@ -79,6 +79,7 @@ def error_to_json(fault: NicOffloadError) -> dict[str, Any]:
         "code": fault.code,
         "exit_code": fault.exit_code,
         "message": fault.message,
+        "subject": fault.subject,
         "path": fault.path,
         "device": fault.device,
         "hint": fault.hint,

@@ -65,10 +65,15 @@ class Failure:
 
 
 def as_failure(error: NicOffloadError) -> Failure:
-    """Return what an error means for the flow."""
+    """Return what an error means for the flow.
+
+    Without the rule's place in its batch and its random identifier: one capture replayed twice gives one report.
+    """
+    device = f"{error.device}: " if error.device else ""
+    kernel = f" [kernel: {error.kernel_message}]" if error.kernel_message else ""
     return Failure(
         code=error.code,
-        text=str(error),
+        text=f"{device}{error.message}{kernel}",
         is_full=isinstance(error, ResourceExhaustedError),
         is_final=isinstance(error, NotSupportedError | InvalidRequestError),
     )

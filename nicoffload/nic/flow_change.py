@@ -273,11 +273,10 @@ def name_rules(refused: Sequence[Refused], request: Sequence[FlowRule]) -> None:
     for rule, error in refused:
         at = positions.get(rule.rule_id)
         if at is None:  # a rule that is there already, and has to be installed anew
-            name = f"rule {rule.rule_id}"
+            error.subject = f"rule {rule.rule_id}"
         else:
-            name = f"rule {at + 1} of {len(request)} (id {rule.rule_id})"
+            error.subject = f"rule {at + 1} of {len(request)} (id {rule.rule_id})"
             error.path = f"/flows/{at}{error.path}"
-        error.message = f"{name}: {error.message}"
 
 
 def _record(owned: Owned) -> RuleRecord:
