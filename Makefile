@@ -13,6 +13,7 @@ METADATA := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGIN_
 EDITABLE_PLUGINS := $(addprefix -e ,$(PLUGIN_DIRS))
 TYPED := nicoffload $(foreach p,$(PLUGINS),plugins/$(p)/nicoffload_$(p))
 PYTEST := $(PY) -m pytest
+DOCTEST := $(PYTEST) -q -p no:randomly --doctest-modules nicoffload
 
 # Editable installs name this folder: an environment that was copied with the tree would run the original's code.
 ifneq ($(file <$(VENV)/.stamp-root),$(CURDIR))
@@ -20,7 +21,7 @@ $(shell rm -f $(VENV)/.stamp-*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help bpf demo lab test test-vm check docs bench fuzz golden support clean
+.PHONY: help bpf demo lab test test-vm lint check docs bench fuzz golden support clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -42,22 +43,26 @@ lab:  ## Measure with real packets what offloading does on this machine; needs r
 test: $(VENV)/.stamp-dev  ## Run every test
 	@echo "test: every test of tests/ and plugins/*/tests"
 	@$(PYTEST) -n $(JOBS) --dist loadgroup
+	@echo "test: doctests"
+	@$(DOCTEST)
 
 test-vm: $(VENV)/.stamp-dev  ## Run the tests that need a real kernel, in user-mode Linux and in QEMU
 	@$(PY) -m tests.vm.rig $(if $(VM),--vm '$(VM)') $(if $(K),-k '$(K)') $(if $(TIME_LIMIT),--time-limit '$(TIME_LIMIT)')
 
-check: $(VENV)/.stamp-dev  ## Lint, check types and imports, run the fast tests and the doctests
-	@echo "check: ruff"
+lint: $(VENV)/.stamp-dev  ## Lint, check types and imports
+	@echo "lint: ruff"
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@echo "check: mypy --strict"
+	@echo "lint: mypy --strict"
 	@$(PY) -m mypy $(TYPED) $(wildcard examples/*.py) examples/lab
-	@echo "check: import contracts"
+	@echo "lint: import contracts"
 	@$(VENV)/bin/lint-imports --no-logo
+
+check: lint  ## Lint, check types and imports, run the fast tests and the doctests
 	@echo "check: fast tests"
 	@$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow"
 	@echo "check: doctests"
-	@$(PYTEST) -q -p no:randomly --doctest-modules nicoffload
+	@$(DOCTEST)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into build/docs; a warning is an error
 	@echo "docs: building build/docs/index.html"
