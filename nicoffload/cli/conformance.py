@@ -108,12 +108,15 @@ def _print(session: Session, report: Report) -> None:
 
 def _under_test(args: argparse.Namespace, session: Session) -> NicUnderTest:
     """Return the NIC, once nothing outside its driver says that it is in use."""
+    from nicoffload.linux import LinuxDriver
     from nicoffload.testing.conformance import Ground, NicUnderTest
+    from nicoffload.testing.conformance.foreign import through_tc
 
     registry = session.registry()
     driver = registry.open(args.nic)
     try:
         info, persistent = driver.info, driver.persistent
+        is_live = isinstance(driver, LinuxDriver)
     finally:
         driver.close()
     if persistent and not args.disruptive and (why := _use(session, info)):
@@ -129,6 +132,7 @@ def _under_test(args: argparse.Namespace, session: Session) -> NicUnderTest:
         open_driver=lambda: registry.open(args.nic),
         disposable=not persistent,
         ground=Ground(named),
+        foreign_rule=through_tc if is_live else None,
         sleep_s=(lambda _seconds: None) if info.emulated else time.sleep,  # it has a clock of its own
         most_rows=args.most_rows,
     )

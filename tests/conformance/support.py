@@ -26,6 +26,7 @@ from nicoffload.testing.conformance import (
 from nicoffload.testing.conformance.fake import on_fake_kernel
 from nicoffload.testing.conformance.pages import Row, row_from_json, row_to_json, summary, support_page
 from nicoffload.testing.emulator.config import Config
+from tests.revision import code_revision
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = Path(__file__).with_name("reports.json")
@@ -77,6 +78,7 @@ def expected_of(registry: Registry, family: str) -> Sequence[ExpectedFailure]:
 
 def tried(registry: Registry, families: list[str]) -> Iterator[Row]:
     """Yield what comes out of the kit on every family, emulated and on the fake kernel."""
+    commit = code_revision()
     for make in (emulated, faked):
         for family in families:
             for mode in modes(registry, family) if make is emulated or drives(registry, family) else ():
@@ -86,7 +88,7 @@ def tried(registry: Registry, families: list[str]) -> Iterator[Row]:
                     expected=expected_of(registry, family) if make is faked else (),
                     wall_clock_s=lambda: 0.0,
                 )
-                found = summary(report.to_json(), variant=mode)
+                found = summary(report.to_json(), commit=commit, variant=mode)
                 took_s = time.monotonic() - started
                 print(
                     f"support: {found.plugin} {family} {mode}: {dict(report.counts())}, {took_s:.0f} s",
@@ -101,7 +103,9 @@ def from_guests() -> Iterator[Row]:
         document = json.loads(path.read_text("utf-8"))
         day = time.strftime("%Y-%m-%d", time.gmtime(document["time_s"]))
         variant = path.stem.removeprefix("conformance-").removeprefix(document["family"]).strip("-")
-        yield summary(document, date=day, variant=variant)
+        told = path.with_name("commit")
+        commit = told.read_text("utf-8").strip() if told.exists() else ""
+        yield summary(document, date=day, commit=commit, variant=variant)
 
 
 def known() -> list[Row]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from nicoffload.driver import Driver
-from nicoffload.testing.conformance import Ground, NicUnderTest, load_expected_failures, run
+from nicoffload import load_registry
+from nicoffload.testing.conformance import load_expected_failures, run
+from nicoffload.testing.conformance.fake import on_fake_kernel
 from nicoffload.testing.conformance.report import lines
-from tests.linux.plugged import ADDRESS, PROFILES, Live, live
+from nicoffload.testing.emulator.config import Config
+
+REGISTRY = load_registry()
+PROFILES = REGISTRY.profiles
 
 _ROWS = 64
 """Tables with locations are made so small, for they are filled."""
@@ -41,25 +46,10 @@ def check(family: str, mode: str, expected: Path | None = None) -> None:
         for table in profile.tables
         if table.picker == "caller" and (table.rows or 0) > _ROWS
     }
-    opened: list[Live] = []
-
-    def open_driver() -> Driver:
-        opened[:] = [live(family, prepared=True, mode=mode, rows=rows, vfs=_VFS if profile.sriov else 0)]
-        return opened[0].driver
-
-    def sleep_s(seconds: float) -> None:
-        opened[0].kernel.sleep_s(seconds)
-
+    config = Config(prepared=True, mode=mode, rows=rows, vfs=_VFS if profile.sriov else 0)
     failures = load_expected_failures(expected) if expected is not None else ()
     report = run(
-        NicUnderTest(
-            name=ADDRESS,
-            open_driver=open_driver,
-            disposable=True,
-            ground=Ground.EMULATOR,
-            sleep_s=sleep_s,
-            most_rows=600,
-        ),
+        replace(on_fake_kernel(REGISTRY, family, config), most_rows=600),
         expected=[one for one in failures if one.family in ("", family)],
     )
     assert report.ok, "\n".join(lines(report))

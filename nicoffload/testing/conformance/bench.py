@@ -53,6 +53,7 @@ class Bench:
         self.retry = Retry(sleep_s=under_test.sleep_s)
         self.made: list[RuleRef] = []
         """Every rule that this behaviour was told it installed."""
+        self._foreign: list[Callable[[], None]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._now_ns = 0
         self.first = look(self.driver)
@@ -61,6 +62,8 @@ class Bench:
     def close(self) -> Sequence[str]:
         """Put the NIC back as it was found; return what could not be put back, in words."""
         try:
+            for take_out in self._foreign:
+                take_out()
             residue = (
                 []
                 if self.under_test.disposable
@@ -318,6 +321,18 @@ class Bench:
             if kind.size >= size:
                 return kind
         raise NotShown(f"no {size} rules were found that the compiler places in table {state.table.name}")
+
+    def foreign(self, placement: Placement) -> None:
+        """Put a rule into the NIC as another program would, until the behaviour ends.
+
+        Raises:
+            NotShown: Nothing here does that.
+        """
+        if self.under_test.foreign_rule is None:
+            raise NotShown(
+                "nothing here puts a rule without a cookie into the NIC (NicUnderTest.foreign_rule)"
+            )
+        self._foreign.append(self.under_test.foreign_rule(self.driver, placement))
 
     def compiler(self, *states: TableState) -> Compiler:
         """Return a compiler for some tables as they are at present; all where none is named."""

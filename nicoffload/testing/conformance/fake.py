@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nicoffload.driver import Driver
 from nicoffload.registry import Registry
+from nicoffload.testing.conformance.foreign import through_tc
 from nicoffload.testing.conformance.packets import to_batch
 from nicoffload.testing.conformance.under_test import Ground, NicUnderTest, Packet
 from nicoffload.testing.emulator.config import Config
@@ -82,5 +83,6 @@ def on_fake_kernel(registry: Registry, family: str, config: Config = _UNPREPARED
         disposable=True,
         ground=Ground.EMULATOR,
         packets=nics,
+        foreign_rule=through_tc,
         sleep_s=nics.sleep_s,
     )

@@ -321,15 +321,12 @@ def foreign_rules_stay(bench: Bench) -> None:
     """
     state = bench.table()
     if state.table.picker == "none":
-        if bench.under_test.foreign_rule is None:
-            bench.not_shown(
-                "nothing here puts a rule without a cookie into the NIC (NicUnderTest.foreign_rule)"
-            )
         known = {place_of(each.ref) for each in bench.installed()}
-        bench.under_test.foreign_rule(bench.driver)
+        placements = bench.some(state, 3, at_least=2)
+        bench.foreign(placements[0])
         theirs = [each for each in bench.installed() if each.ref.rule_id is None]
         bench.expect(theirs, "dump() does not show another's rule", found=known)
-        placements = bench.some(state, 2)
+        placements = placements[1:]
     else:
         placements = bench.some(state, 3, at_least=2)
         (ref,) = bench.install(placements[:1])

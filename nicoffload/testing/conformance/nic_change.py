@@ -400,8 +400,7 @@ def foreign_rule_stays(bench: Bench) -> None:
         bench.not_shown("rules are in the NIC: made exact, those with a cookie of ours would go")
     placements = bench.some(state, 2)
     if state.table.picker == "none":
-        assert bench.under_test.foreign_rule is not None
-        bench.under_test.foreign_rule(bench.driver)
+        bench.foreign(placements[0])
     else:
         bench.install(placements[:1])
     with bench.nic() as nic:

@@ -26,6 +26,9 @@ What was tried of each plugin, and what came out: the reports of the conformance
 the cases that passed of those that were tried; `n/a` says that the NIC has no such thing by its profile.
 {doc}`behaviours` says what each group tries.
 
+A row names the code that it is of: a version, and the commit where it is known; a plus after it says that the code had
+changes beside that commit.
+
 No row of one kind says anything of another: what passed on an emulator has not passed on a kernel, and what passed on
 a kernel with an emulated device has not passed on hardware.
 """
@@ -60,6 +63,7 @@ class Row:
         ground: What the NIC stood on.
         kernel: Release of the kernel; empty on an emulator.
         date: Day of the run; empty where it is made with the page.
+        code: Version of nicoffload and, where it is known, the commit that was tried.
         variant: What tells it from other rows of the family: the mode of its switch; empty for nothing.
         cells: Group to how many cases there are of each verdict.
         not_shown: Reasons of what could not be tried, each with the names of its cases.
@@ -71,6 +75,7 @@ class Row:
     ground: Ground
     kernel: str
     date: str
+    code: str
     variant: str
     cells: Mapping[str, Counter[Verdict]]
     not_shown: Mapping[str, Sequence[str]]
@@ -95,6 +100,7 @@ def row_to_json(row: Row) -> dict[str, Any]:
         "ground": row.ground.value,
         "kernel": row.kernel,
         "date": row.date,
+        "code": row.code,
         "variant": row.variant,
         "cells": {
             letters: {verdict.value: counts[verdict] for verdict in Verdict if counts[verdict]}
@@ -113,11 +119,12 @@ def row_from_json(document: Mapping[str, Any]) -> Row:
     return Row(**{**document, "ground": Ground(document["ground"]), "cells": cells})
 
 
-def summary(document: Mapping[str, Any], *, date: str = "", variant: str = "") -> Row:
+def summary(document: Mapping[str, Any], *, date: str = "", commit: str = "", variant: str = "") -> Row:
     """Return what the matrix shows of a report.
 
     Args:
         document: By ``conformance-report.schema.json``.
+        commit: What was tried, beside its version; empty where nobody knows.
         date: Day of the run, as it is to be shown.
         variant: What tells it from other rows of the family.
     """
@@ -136,6 +143,7 @@ def summary(document: Mapping[str, Any], *, date: str = "", variant: str = "") -
         ground=Ground(document["ground"]),
         kernel=document["kernel"],
         date=date,
+        code=f"{document['version']} ({commit})" if commit else str(document["version"]),
         variant=variant,
         cells=cells,
         not_shown=reasons,
@@ -163,13 +171,13 @@ def support_page(rows: Iterable[Row]) -> str:
 
 
 def _table(rows: Sequence[Row], ground: Ground) -> str:
-    when = () if ground is Ground.EMULATOR else ("kernel", "date")
+    when = ("nicoffload",) if ground is Ground.EMULATOR else ("nicoffload", "kernel", "date")
     lines = [
         f"| {' | '.join(('plugin', 'family', 'mode', *when, *GROUPS))} |",
         f"|{'---|' * (3 + len(when) + len(GROUPS))}",
     ]
     for row in rows:
-        told = () if ground is Ground.EMULATOR else (row.kernel, row.date)
+        told = (row.code,) if ground is Ground.EMULATOR else (row.code, row.kernel, row.date)
         cells = [_cell(row.cells[letters]) for letters in GROUPS]
         lines.append(f"| {' | '.join((row.plugin, f'`{row.family}`', row.variant, *told, *cells))} |")
     words = ", ".join(f"{letters} {name}" for letters, name in GROUPS.items())

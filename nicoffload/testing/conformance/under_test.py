@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nicoffload.driver import Driver
+from nicoffload.driver import Driver, Placement
 
 Packet = Mapping[str, int]
 """Field of `nicoffload.model.FIELDS` to value; a field that the packet does not have is left out."""
@@ -50,8 +50,8 @@ class NicUnderTest:
             A NIC that is not is put back into the state in which it was found, behaviour by behaviour.
         ground: What it stands on; None for an emulator where `DeviceInfo.emulated` says so, else hardware.
         packets: Sends packets; None where `Driver.packet_path` does, or nothing can.
-        foreign_rule: Puts a rule into the NIC as another program would, without a cookie of ours; None where that
-            can't be done. Tables with locations need none.
+        foreign_rule: Puts a rule into the NIC as another program would, without a cookie of ours, and returns what
+            takes it out again (`foreign.through_tc`); None where that can't be done. Tables with locations need none.
         sleep_s: Waits that many seconds, while the NIC is busy.
         most_rows: Larger tables are not filled to show what a full one does.
     """
@@ -61,7 +61,7 @@ class NicUnderTest:
     disposable: bool = False
     ground: Ground | None = None
     packets: PacketSource | None = None
-    foreign_rule: Callable[[Driver], None] | None = None
+    foreign_rule: Callable[[Driver, Placement], Callable[[], None]] | None = None
     sleep_s: Callable[[float], None] = time.sleep
     most_rows: int = 16_384
 

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from tests.revision import code_revision
 from tests.vm.rig.boot import boot
 from tests.vm.rig.layout import CHECKOUT, GUEST_TESTS, RESULTS, Guest
 from tests.vm.rig.verdict import Verdict, judge
@@ -17,7 +18,7 @@ from tests.vm.rig.verdict import Verdict, judge
 def run_tests(
     guest: Guest, kernel: Path, vswitch: Path, *, expression: str = "", time_limit_s: float | None = None
 ) -> Verdict:
-    """Run the guest's tests in it; leave junit.xml, coverage.data and console.log in build/vm/<guest>.
+    """Run the guest's tests in it; leave junit.xml, coverage.data, console.log and the commit in build/vm/<guest>.
 
     Args:
         guest: Which guest.
@@ -27,6 +28,7 @@ def run_tests(
         time_limit_s: The guest's own if None.
     """
     out = new_results_folder(guest.name)
+    (out / "commit").write_text(code_revision() + "\n", "utf-8")
     results = RESULTS / guest.name
     try:
         ended = boot(
