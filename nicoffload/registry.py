@@ -46,6 +46,7 @@ class PluginStatus:
         title: What it says of itself.
         hooks: The hooks that it implements.
         families: The NIC profiles that it brings.
+        commands: What it adds to the command line, such as ``soft create``.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PluginStatus:
     title: str = ""
     hooks: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +306,13 @@ def _load(candidate: _Candidate, before: Sequence[PluginStatus], owners: dict[st
     families = tuple(sorted(PurePosixPath(path.name).stem for path in profiles))
     _check_families(name, families, profiles, owners)
     status = replace(
-        candidate.status, name=name, title=description.title, ok=True, hooks=hooks, families=families
+        candidate.status,
+        name=name,
+        title=description.title,
+        ok=True,
+        hooks=hooks,
+        families=families,
+        commands=tuple(f"{command.group} {command.name}" for command in commands),
     )
     return _Loaded(status=status, profiles=tuple(profiles), drivers=tuple(drivers), commands=tuple(commands))
 

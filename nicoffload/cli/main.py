@@ -35,7 +35,8 @@ One vocabulary for NIC offload: flow filters, virtual functions, rates, statisti
 
 A NIC is an emulated one (mock:sfn5122f), one of this machine by its PCI address (0000:03:00.0) or interface name
 (enp3s0f0), or a software NIC (soft:lab0). `nicoffload doctor` says what there is.
-Plugins add commands of their own, such as `nicoffload soft`, which makes software NICs; each has a --help.
+Plugins add commands of their own, such as `nicoffload soft`, which makes software NICs: `nicoffload plugins` lists
+them, and each has a --help.
 """
 
 

@@ -13,8 +13,9 @@ def add(commands: Any) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "plugins",
-        help="list the plugins and what became of them",
-        description="List the plugins. NICOFFLOAD_PLUGINS=mock,intel restricts which are loaded.",
+        help="list the plugins, what became of them and what they add",
+        description="List the plugins, what became of each, and the NIC families and commands that it adds. "
+        "NICOFFLOAD_PLUGINS=mock,intel restricts which are loaded.",
     )
     add_common(parser)
     parser.set_defaults(command=_plugins)
@@ -35,13 +36,14 @@ def _plugins(_args: argparse.Namespace, session: Session) -> int:
                 "error": error_to_json(status.error) if status.error else None,
                 "hooks": list(status.hooks),
                 "families": list(status.families),
+                "commands": list(status.commands),
             }
             for status in found
         ]
         session.answer("plugins", {"plugins": plugins})
         return 0
     session.output.table(
-        ("plugin", "", "version", "brings", "families"),
+        ("plugin", "", "version", "brings", "families", "commands"),
         [
             (
                 status.name,
@@ -49,6 +51,7 @@ def _plugins(_args: argparse.Namespace, session: Session) -> int:
                 status.version or "-",
                 status.title or "-",
                 ", ".join(status.families) or "-",
+                ", ".join(status.commands) or "-",
             )
             for status in found
         ],

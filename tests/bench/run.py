@@ -11,6 +11,7 @@ import argparse
 import gc
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -55,6 +56,22 @@ def bench_import(runs: int = 9) -> Figures:
     return {
         **{name: statistics.median(found) for name, found in ratios.items()},
         "import_heavy_modules": len(loaded),
+    }
+
+
+def bench_help(runs: int = 9) -> Figures:
+    """Measure the processor time of `nicoffload --help`, and of the interpreter that it runs in."""
+
+    def cpu_s(*words: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    found = [(cpu_s("-m", "nicoffload.cli.main", "--help"), cpu_s("-c", "")) for _ in range(runs)]
+    return {
+        "help_cpu_s": min(ours for ours, _ in found),
+        "help_over_python": statistics.median(ours / bare for ours, bare in found),
     }
 
 
@@ -220,6 +237,7 @@ def bench_softnic() -> Figures:
 
 BENCHES: dict[str, Callable[[], Figures]] = {
     "import": bench_import,
+    "help": bench_help,
     "compile": bench_compile,
     "nic": bench_nic,
     "replay": bench_replay,
