@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
+from nicoffload.cli.steps import add_previews, previewed
 from nicoffload.errors import InvalidRequestError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add(commands: Any) -> None:
     )
     removing.add_argument("--all", action="store_true", help="every rule of ours; those of others stay")
     removing.add_argument("--missing-ok", action="store_true", help="a rule that is not there is no error")
+    add_previews(removing)
     listing = _verb(verbs, "list", "list the rules in a NIC, also those of others", _list)
     listing.add_argument("--ours", action="store_true", help="only rules of ours")
     counting = _verb(verbs, "stats", "show the counters of rules of ours", _stats)
@@ -183,12 +185,17 @@ def _print_report(nic: str, report: FlowReport, session: Session) -> None:
 
 def _remove(args: argparse.Namespace, session: Session) -> int:
     from nicoffload.cli.select import select_rules
+    from nicoffload.nic import DesiredState
 
     if not (args.all or args.rules or args.file):
         raise InvalidRequestError("no rule is given", hint="name a rule by its id or text, or use --all")
     with session.open(args.nic) as nic:
         ours = [row for row in nic.flows() if row.ours]
         chosen = ours if args.all else select_rules(ours, args.rules, args.file, missing_ok=args.missing_ok)
+        gone = {row.rule.rule_id for row in chosen}
+        stay = tuple(row.rule for row in ours if row.rule.rule_id not in gone)
+        if previewed(nic, DesiredState(flows=stay, exact=True), args, session):
+            return 0
         with session.output.progress(f"removing {len(chosen)} rules"):
             stats = nic.remove_flows([row.rule.rule_id for row in chosen], missing_ok=args.missing_ok)
     _print_stats("flow del", args.nic, chosen, stats, session)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
+from nicoffload.cli.steps import count_text, print_plan
 from nicoffload.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ The file is YAML or JSON, of the form of schemas/desired-state.schema.json:
     - tcp,nw_dst=10.0.0.5,tp_dst=443 actions=vf:0
   exact: false
 """
-
-_SIGNS = {"add": "+", "remove": "-"}
 
 
 def add(commands: Any) -> None:
@@ -53,7 +52,7 @@ def _plan(args: argparse.Namespace, session: Session) -> int:
     document, source = _read(args)
     with session.open(args.nic) as nic:
         plan, emulated = _planned(document, source, nic), nic.info.emulated
-    _print(plan, args, session, emulated=emulated)
+    print_plan(plan, args, session, emulated=emulated)
     return 0
 
 
@@ -62,19 +61,19 @@ def _apply(args: argparse.Namespace, session: Session) -> int:
     with session.open(args.nic) as nic:
         plan, emulated = _planned(document, source, nic), nic.info.emulated
         if args.dry_run or not plan.steps:
-            _print(plan, args, session, emulated=emulated)
+            print_plan(plan, args, session, emulated=emulated)
             return 0
         if not session.output.as_json:
-            _print(plan, args, session, emulated=emulated)
+            print_plan(plan, args, session, emulated=emulated)
         if not args.yes and not _confirmed(plan, session):
             session.output.note("Nothing done.")
             return 1
         with session.output.progress("applying", len(plan.steps)) as progress:
             nic.apply(plan, progress=lambda done, _total, _what: progress(done))
     if session.output.as_json:
-        _print(plan, args, session, emulated=emulated, applied=True)
+        print_plan(plan, args, session, emulated=emulated, applied=True)
     else:
-        session.output.line(f"Done: {_count(plan)}.")
+        session.output.line(f"Done: {count_text(plan)}.")
     return 0
 
 
@@ -97,48 +96,5 @@ def _confirmed(plan: Plan, session: Session) -> bool:
         raise InvalidRequestError(
             "nobody is there to ask", hint="--yes does it without asking; --dry-run only shows it"
         )
-    session.output.note(f"Apply {_count(plan)} to the NIC, disruption {plan.disruption.value}? [y/N]")
+    session.output.note(f"Apply {count_text(plan)} to the NIC, disruption {plan.disruption.value}? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _count(plan: Plan) -> str:
-    return "1 step" if len(plan.steps) == 1 else f"{len(plan.steps)} steps"
-
-
-def _print(
-    plan: Plan, args: argparse.Namespace, session: Session, *, emulated: bool, applied: bool = False
-) -> None:
-    from nicoffload.cli.show import equivalent_lines
-    from nicoffload.codec import to_json
-
-    if session.output.as_json:
-        session.answer(
-            "apply" if applied else "plan",
-            {
-                "nic": args.nic,
-                "steps": to_json(plan.steps),
-                "disruption": plan.disruption.value,
-                "applied": applied,
-            },
-        )
-        return
-    if not plan.steps:
-        session.output.line("Nothing to do.")
-        return
-    session.output.table(
-        ("", "step", "of", "what", "disruption"),
-        [
-            (
-                _SIGNS.get(step.action.partition("_")[0], "~"),
-                step.action,
-                step.target,
-                step.detail,
-                step.disruption.value,
-            )
-            for step in plan.steps
-        ],
-    )
-    if args.explain:
-        for line in equivalent_lines(plan.steps, emulated=emulated):
-            session.output.line(line)
-    session.output.line(f"{_count(plan)}, disruption {plan.disruption.value}.")

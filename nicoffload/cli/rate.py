@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
+from nicoffload.cli.steps import add_previews, previewed
 from nicoffload.cli.vf import parse_vf
 from nicoffload.errors import InvalidRequestError
 
@@ -34,6 +35,7 @@ def add(commands: Any) -> None:
     setting.add_argument("vf", type=parse_vf, metavar="VF", help="vf:0 or 0")
     setting.add_argument("--min", metavar="RATE", help="guarantee: 100M, 1.5Gbit, 2500kbps (bits), none")
     setting.add_argument("--max", metavar="RATE", help="limit, likewise")
+    add_previews(setting)
 
 
 def _show(args: argparse.Namespace, session: Session) -> int:
@@ -46,6 +48,7 @@ def _show(args: argparse.Namespace, session: Session) -> int:
 def _set(args: argparse.Namespace, session: Session) -> int:
     from nicoffload.codec import parse_rate
     from nicoffload.model import RateLimit
+    from nicoffload.nic import DesiredState
 
     bounds = {
         name: parse_rate(text, option)
@@ -57,6 +60,8 @@ def _set(args: argparse.Namespace, session: Session) -> int:
     RateLimit(**bounds)  # a rate that is wrong on every NIC is told before a NIC is opened
     with session.open(args.nic) as nic:
         limit = limit_with_kept_bound(nic, args.vf, bounds)
+        if previewed(nic, DesiredState(rates={args.vf: limit}), args, session):
+            return 0
         reports = nic.set_rates({args.vf: limit})
     _print("rate set", args.nic, list(reports), session)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicoffload.cli.arguments import add_common, add_nic
 from nicoffload.cli.session import Session
+from nicoffload.cli.steps import add_previews, previewed
 from nicoffload.errors import ConflictError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add(commands: Any) -> None:
     create = _verb(verbs, "create", "set how many VFs there are; 0 takes them all away", _create)
     create.add_argument("count", type=int, metavar="COUNT", help="0 to what the NIC can have")
     create.add_argument("--force", action="store_true", help="also while somebody holds a VF")
+    add_previews(create)
     setting = _verb(verbs, "set", "change settings of a VF; what is not named stays", _set)
     setting.add_argument("vf", type=parse_vf, metavar="VF", help="vf:0 or 0")
     setting.add_argument(
@@ -44,6 +46,7 @@ def add(commands: Any) -> None:
     setting.add_argument(
         "--link-state", choices=("auto", "enable", "disable"), help="what the VF sees of the link"
     )
+    add_previews(setting)
     lease = _verb(verbs, "lease", "take a VF for a while", _lease)
     lease.add_argument("owner", metavar="OWNER", help="who holds it, such as the name of a VM")
     lease.add_argument("--vf", type=parse_vf, metavar="VF", help="this one; otherwise any that is free")
@@ -146,8 +149,11 @@ def _switch_text(value: bool | None) -> str:  # noqa: FBT001  a setting, not an 
 
 def _create(args: argparse.Namespace, session: Session) -> int:
     from nicoffload.codec import to_json
+    from nicoffload.nic import DesiredState
 
     with session.open(args.nic) as nic:
+        if previewed(nic, DesiredState(vf_count=args.count), args, session):
+            return 0
         with session.output.progress(f"making {args.count} VFs"):
             disruption = nic.set_vf_count(args.count, force=args.force)
         states = nic.vfs()
@@ -163,6 +169,7 @@ def _create(args: argparse.Namespace, session: Session) -> int:
 def _set(args: argparse.Namespace, session: Session) -> int:
     from nicoffload.codec import to_json
     from nicoffload.model import LinkState, VfConfig, parse_mac
+    from nicoffload.nic import DesiredState
 
     config = VfConfig(
         vf=args.vf,
@@ -177,6 +184,8 @@ def _set(args: argparse.Namespace, session: Session) -> int:
             "no setting is given", hint="--mac, --vlan, --spoof-check, --trust or --link-state"
         )
     with session.open(args.nic) as nic:
+        if previewed(nic, DesiredState(vfs=(config,)), args, session):
+            return 0
         (state,) = nic.configure_vfs([config])
     if session.output.as_json:
         session.answer("vf set", {"nic": args.nic, "vf": to_json(state)})

@@ -348,6 +348,13 @@ class Driver(ABC):
         """Return the shell commands that would install a rule."""
         return ()
 
+    def equivalents_of_removal(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return, for each rule, the shell commands that would remove it, run in this order.
+
+        What `equivalents` says after this call is of a NIC without these rules, until the next such call.
+        """
+        return [()] * len(refs)
+
     def equivalents_of_table(self, name: str) -> Sequence[str]:  # noqa: ARG002 - plugins override it
         """Return the shell commands that would do what `FlowFilters.enable_table` does."""
         return ()

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from nicoffload.driver.capabilities import Probed, answers
-from nicoffload.driver.contract import Driver, Placement, TableState
+from nicoffload.driver.contract import Driver, Placement, RuleRef, TableState
 from nicoffload.errors import NicOffloadError
 from nicoffload.kernel.link import read_link
 from nicoffload.kernel.tc import QueueStyle
@@ -93,6 +93,10 @@ class LinuxDriver(Driver):
     def equivalents(self, placement: Placement) -> Sequence[str]:
         """Return the `tc` or `ethtool` commands that install a rule."""
         return self.flows.commands(placement) if self.flows is not None else ()
+
+    def equivalents_of_removal(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return the `tc` or `ethtool` commands that remove rules."""
+        return self.flows.removal_commands(refs) if self.flows is not None else [()] * len(refs)
 
     def equivalents_of_table(self, name: str) -> Sequence[str]:
         """Return the `ethtool` commands that turn on what a table needs."""

@@ -25,6 +25,7 @@ from nicoffload.kernel.tc import (
     TcFilters,
     Verdict,
     add_command,
+    delete_command,
     lower_actions,
     protocol_of_match,
     qdisc,
@@ -357,6 +358,17 @@ class FlowerTables(Mechanism):
         if found is None:
             found = self._shown[number] = self._commands(placement)
         return found
+
+    def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return the `tc` commands."""
+        self._forget_shown()
+        if not refs:
+            return ()
+        name_of = self._name_of(self.nic.ports())
+        return [
+            () if one is None else [delete_command(one.ref(), Hook.ingress(one.ifindex), name_of)]
+            for one in self._locate(refs)
+        ]
 
     def _commands(self, placement: Placement) -> Sequence[str]:
         ports = self.nic.ports()

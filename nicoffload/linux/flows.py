@@ -116,6 +116,16 @@ class LinuxFlows(FlowFilters):
         """Return the shell commands that install a rule."""
         return self._find(placement.table)[0].commands(placement)
 
+    def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return, for each rule, the shell commands that remove it; of one in no table none."""
+        found: list[Sequence[str]] = [()] * len(refs)
+        for mechanism in self._mechanisms:
+            rows = [row for row, ref in enumerate(refs) if self._by_table.get(ref.table) is mechanism]
+            commands = mechanism.removal_commands([refs[row] for row in rows])
+            for row, words in zip(rows, commands, strict=True):
+                found[row] = words
+        return found
+
     def enable_commands(self, name: str) -> Sequence[str]:
         """Return the shell commands that turn on what a table needs."""
         mechanism, table = self._find(name)

@@ -52,6 +52,13 @@ class Mechanism(ABC):
         """Return the shell commands that install a rule."""
 
     @abstractmethod
+    def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return, for each rule, the shell commands that remove it; of one that is not there none.
+
+        What `commands` says afterwards is of a NIC without these rules.
+        """
+
+    @abstractmethod
     def count(self, refs: Sequence[RuleRef], rows: Sequence[int], into: CounterColumns) -> None:
         """Read the counters of rules into columns; does nothing where the mechanism has none.
 

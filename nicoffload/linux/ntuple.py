@@ -12,6 +12,7 @@ from nicoffload.kernel.ntuple import (
     NtupleState,
     NtupleTable,
     add_command,
+    delete_command,
     lower_rule,
     raise_rule,
 )
@@ -117,6 +118,11 @@ class NtupleTables(Mechanism):
     def commands(self, placement: Placement) -> Sequence[str]:
         """Return the `ethtool` command."""
         return [add_command(self.nic.pf().ifname, self.lower(placement))]
+
+    def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return the `ethtool` commands."""
+        ifname = self.nic.pf().ifname
+        return [() if ref.slot is None else [delete_command(ifname, ref.slot)] for ref in refs]
 
     def lower(self, placement: Placement) -> NtupleRule:
         """Return what the driver is told for a rule.

@@ -27,8 +27,6 @@ from nicoffload.kernel.tc import (
     U32Filters,
     U32Key,
     U32State,
-    add_table_command,
-    add_u32_command,
     linked_keys,
     lower_actions,
     qdisc,
@@ -39,7 +37,9 @@ from nicoffload.linux.marks import PREFS
 from nicoffload.linux.mechanism import Mechanism
 from nicoffload.linux.nic import UPLINK_PORT, LinuxNic
 from nicoffload.linux.reading import table_of, unreadable
+from nicoffload.linux.u32_shown import ShownFilters
 from nicoffload.model import FIRST_VF_PORT, FlowRule
+from nicoffload.profiles.types import Table
 
 PREF = PREFS.stop - 1
 """The one pref of ours: the driver knows the root table of the first pref of u32 only (ixgbe_main.c, uhtid 0x800)."""
@@ -72,6 +72,10 @@ class _Graph:
         """Return the numbers of the tables that something leads to."""
         return {state.item.link for state in [*self.links.values(), *self.foreign] if state.item.link}
 
+    def has_filters(self) -> bool:
+        """Tell whether our pref has any filter."""
+        return bool(self.rules or self.links) or any(state.ref.pref == PREF for state in self.foreign)
+
     def of_table(self, number: int) -> int:
         """Return how many rules a table has."""
         return sum(state.item.table == number for state in self.rules.values())
@@ -87,6 +91,12 @@ class U32Tables(Mechanism):
         nic: The NIC.
         tables: Those of its profile, in order of preference.
     """
+
+    def __init__(self, nic: LinuxNic, tables: Sequence[Table]) -> None:
+        super().__init__(nic, tables)
+        self._shown: dict[int, Sequence[str]] = {}
+        self._shown_graph: _Graph | None = None
+        """What would stand there after the commands that were shown."""
 
     def states(self) -> Sequence[TableState]:
         """Return the tables. Rows that another mechanism's rules take are told by that mechanism."""
@@ -108,6 +118,7 @@ class U32Tables(Mechanism):
 
     def create(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
         """Install rules; what the hardware did not take is removed again, and refused."""
+        self._forget_shown()
         self._explainer = self.explainer()
         outcomes: dict[int, Outcome] = {}
         ifindex = self.nic.pf().ifindex
@@ -130,11 +141,12 @@ class U32Tables(Mechanism):
                     else RuleRef(rule_id=placement.rule.rule_id, table=placement.table, slot=placement.slot)
                 )
             self._verify(filters, placements, items, outcomes)
-            self._sweep(filters)
+            self._sweep(filters, self._read(filters))
         return [outcomes[place] for place in range(len(placements))]
 
     def destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
         """Remove rules by location, and the tables that are left without any."""
+        self._forget_shown()
         with self._open(self.nic.pf().ifindex) as filters:
             graph = self._read(filters)
             found = [_find(graph, ref) for ref in refs]
@@ -144,7 +156,7 @@ class U32Tables(Mechanism):
                 self.not_there(ref) if state is None else self._removed(next(errors), ref)
                 for ref, state in zip(refs, found, strict=True)
             ]
-            self._sweep(filters)
+            self._sweep(filters, self._read(filters))
         return answers
 
     def dump(self, refs: Sequence[RuleRef] | None) -> Sequence[InstalledRule]:
@@ -163,28 +175,54 @@ class U32Tables(Mechanism):
         """Do nothing: the driver counts no rule."""
 
     def commands(self, placement: Placement) -> Sequence[str]:
-        """Return the `tc` commands, those that make the qdisc and the rule's table included."""
+        """Return the `tc` commands, those that make the qdisc and the rule's table included.
+
+        A rule has the same commands until rules are made or removed, and those of many, run in order, each work. The
+        number that a rule is to have is taken for free.
+        """
+        number = placement.rule.rule_id.int
+        found = self._shown.get(number)
+        if found is None:
+            found = self._shown[number] = self._commands(placement)
+        return found
+
+    def _commands(self, placement: Placement) -> Sequence[str]:
         pf = self.nic.pf()
-        hook = Hook.ingress(pf.ifindex)
-        targets = self._targets()
+        told = self._told()
+        if not self._shown:
+            with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
+                if qdisc.find(netlink, pf.ifindex) is None:
+                    told.commands.append(f"tc qdisc add dev {pf.ifname} clsact")
+        graph = self._shown_graph = self._shown_graph or self._read()
+        graph.rules.pop(placement.slot or 0, None)
+        told.add_many([self._item(told, graph, placement, self._targets())])
+        return told.commands
+
+    def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
+        """Return the `tc` commands; a rule that is the last of its table takes along what led to it."""
+        self._forget_shown()
+        if not refs:
+            return ()
+        graph = self._shown_graph = self._read()
+        found = []
+        for ref in refs:
+            told = self._told()
+            state = _find(graph, ref)
+            if state is not None:
+                told.delete_many([state.ref])
+                del graph.rules[state.ref.handle & _PLACE]
+                self._sweep(told, graph)
+            found.append(told.commands)
+        return found
+
+    def _told(self) -> ShownFilters:
+        pf = self.nic.pf()
         names = {pf.ifindex: pf.ifname, **dict(self._vf_names().values())}
-        graph = self._read()
-        header, ports = self._words(placement)
-        words = []
-        with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
-            if qdisc.find(netlink, pf.ifindex) is None:
-                words.append(f"tc qdisc add dev {pf.ifname} clsact")
-        table = ROOT
-        if ports:
-            known = graph.links.get(header)
-            table = known.item.link if known else self._free_table(graph)
-            if known is None:
-                words.append(add_table_command(PREF, table, hook, names.__getitem__))
-                words.append(
-                    add_u32_command(_link(header, table, self._free_node(graph)), hook, names.__getitem__)
-                )
-        words.append(add_u32_command(self._filter(placement, table, targets), hook, names.__getitem__))
-        return words
+        return ShownFilters(Hook.ingress(pf.ifindex), names.__getitem__)
+
+    def _forget_shown(self) -> None:
+        self._shown.clear()
+        self._shown_graph = None
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
 
@@ -230,7 +268,9 @@ class U32Tables(Mechanism):
         header, ports = linked_keys(placement.rule.match)
         return tuple(header), tuple(ports)
 
-    def _item(self, filters: U32Filters, graph: _Graph, placement: Placement, targets: Targets) -> U32Filter:
+    def _item(
+        self, filters: U32Filters | ShownFilters, graph: _Graph, placement: Placement, targets: Targets
+    ) -> U32Filter:
         """Return the filter of a rule; makes what leads to its table where that is not there."""
         slot = placement.slot
         if slot is None or not self.tables[0].first_slot <= slot <= _NODE:
@@ -271,7 +311,7 @@ class U32Tables(Mechanism):
             rule_id=rule.rule_id,
         )
 
-    def _table_for(self, filters: U32Filters, graph: _Graph, header: Header) -> int:
+    def _table_for(self, filters: U32Filters | ShownFilters, graph: _Graph, header: Header) -> int:
         """Return the table of the rules with these words before their ports."""
         known = graph.links.get(header)
         if known is not None:
@@ -346,16 +386,17 @@ class U32Tables(Mechanism):
             hint="rules that stand there may have other masks; the ntuple table says more",
         )
 
-    def _sweep(self, filters: U32Filters) -> None:
+    def _sweep(self, filters: U32Filters | ShownFilters, graph: _Graph) -> None:
         """Remove what leads to tables without rules, and the tables."""
-        graph = self._read(filters)
-        for state in graph.links.values():
+        for header, state in tuple(graph.links.items()):
             if graph.of_table(state.item.link):
                 continue
+            del graph.links[header]
             table = FilterRef(
                 pref=PREF, handle=state.item.link << 20, chain=0, protocol=state.ref.protocol, kind="u32"
             )
-            filters.delete_many([state.ref, table])
+            # With the last filter of a pref its tables go by themselves.
+            filters.delete_many([state.ref, table] if graph.has_filters() else [state.ref])
 
     def _installed(self, state: U32State, targets: Targets) -> InstalledRule:
         name = self.tables[0].name if state.match is None else table_of(self.tables, state.match).name

@@ -95,13 +95,17 @@ class Planner:
         configs = self._configs(desired, present, made)
         rates = self._rates(desired, made, anew=count is not None)
         remove, add, tables = self._flows(desired, count, len(made))
+        coming = {placement.rule.rule_id for placement in add}
+        gone = sorted(remove, key=lambda each: each.rule_id in coming)  # what comes back goes last
+        commands = self._driver.equivalents_of_removal([each.ref for each in gone])
+        by_hand = {each.rule_id: words for each, words in zip(gone, commands, strict=True)}
         steps = [
-            *self._flow_steps(remove, add, added=False),
+            *(self._removal_step(each, by_hand[each.rule_id]) for each in gone if each.rule_id not in coming),
             *self._count_steps(count, states),
             *(self._config_step(config) for config in configs),
             *self._table_steps(tables),
             *(self._rate_step(vf, limit) for vf, limit in rates.items()),
-            *self._flow_steps(remove, add, added=True),
+            *self._adding_steps(by_hand, add),
         ]
         return Work(
             steps=tuple(steps),
@@ -309,24 +313,34 @@ class Planner:
             equivalents=tuple(self._driver.equivalents_of_rate(vf, limit)),
         )
 
-    def _flow_steps(
-        self, remove: Sequence[Owned], add: Sequence[Placement], *, added: bool
+    def _removal_step(self, each: Owned, commands: Sequence[str]) -> Step:
+        return Step(
+            action="remove_flow",
+            target=str(each.rule_id),
+            detail=format_rule(each.rule),
+            equivalents=tuple(commands),
+        )
+
+    def _adding_steps(
+        self, by_hand: Mapping[uuid.UUID, Sequence[str]], add: Sequence[Placement]
     ) -> Iterable[Step]:
+        """Yield what comes.
+
+        Args:
+            by_hand: What goes, with the commands for it.
+            add: What comes.
+        """
         coming = {placement.rule.rule_id for placement in add}
-        if not added:
-            for each in remove:
-                if each.rule_id not in coming:
-                    yield Step(action="remove_flow", target=str(each.rule_id), detail=format_rule(each.rule))
-            return
-        going = {each.rule_id for each in remove}
+        # All that is replaced goes before anything comes: a rule may get the place that another one had.
+        first = [command for rule_id in by_hand if rule_id in coming for command in by_hand[rule_id]]
         for placement in add:
-            replaced = placement.rule.rule_id in going
             yield Step(
-                action="replace_flow" if replaced else "add_flow",
+                action="replace_flow" if placement.rule.rule_id in by_hand else "add_flow",
                 target=str(placement.rule.rule_id),
                 detail=f"{format_rule(placement.rule)} in table {placement.table}",
-                equivalents=tuple(self._driver.equivalents(placement)),
+                equivalents=(*first, *self._driver.equivalents(placement)),
             )
+            first = []
 
 
 def _shown(value: object) -> str:

@@ -206,6 +206,29 @@ def one_rule(port, vf, number):
     )
 
 
+def test_what_is_replaced_goes_by_hand_before_anything_comes(open_fake, driver, rule, monkeypatch):
+    monkeypatch.setattr(
+        FakeDriver, "equivalents_of_removal", lambda self, refs: [[f"del {ref.rule_id.int}"] for ref in refs]
+    )
+    monkeypatch.setattr(
+        FakeDriver, "equivalents", lambda self, placement: [f"add {placement.rule.rule_id.int}"]
+    )
+    nic = open_fake(driver)
+    old = [one_rule(80 + number, None, number) for number in (1, 2, 3)]
+    nic.add_flows(old)
+    new = [one_rule(443, 0, 2), one_rule(444, 0, 3), one_rule(445, 0, 4)]
+    steps = {
+        step.target: (step.action, step.equivalents)
+        for step in nic.plan(DesiredState(flows=tuple(new), exact=True)).steps
+    }
+    assert steps == {
+        str(uuid.UUID(int=1)): ("remove_flow", ("del 1",)),
+        str(uuid.UUID(int=2)): ("replace_flow", ("del 2", "del 3", "add 2")),
+        str(uuid.UUID(int=3)): ("replace_flow", ("add 3",)),
+        str(uuid.UUID(int=4)): ("add_flow", ("add 4",)),
+    }
+
+
 states = st.builds(
     DesiredState,
     vf_count=st.sampled_from([None, 4, 6]),

@@ -2,7 +2,7 @@
 
 from nicoffload.kernel.tc.alike import Alike
 from nicoffload.kernel.tc.columns import FilterColumns
-from nicoffload.kernel.tc.commands import add_command, add_table_command, add_u32_command
+from nicoffload.kernel.tc.commands import add_command, add_table_command, add_u32_command, delete_command
 from nicoffload.kernel.tc.filters import FilterOutcome, TcFilters
 from nicoffload.kernel.tc.flower import protocol_of_match
 from nicoffload.kernel.tc.lower import Lowered, Lowering, QueueStyle, Targets, lower_actions, raise_actions
@@ -81,6 +81,7 @@ __all__ = [
     "add_command",
     "add_table_command",
     "add_u32_command",
+    "delete_command",
     "flat_keys",
     "held_actions",
     "linked_keys",

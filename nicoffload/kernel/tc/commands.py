@@ -13,6 +13,7 @@ from nicoffload.kernel.tc.u32 import U32Filter
 from nicoffload.kernel.tc.values import (
     Checksum,
     Csum,
+    FilterRef,
     Gact,
     GotoChain,
     Header,
@@ -147,6 +148,16 @@ def add_table_command(
     """Return the command that makes a hash table of u32."""
     where = [*hook_words(hook, name_of), *_where(chain, 0x0800, pref)]
     return " ".join(["tc", "filter", "add", *where, "handle", f"{table:x}:", "u32", "divisor", str(buckets)])
+
+
+def delete_command(ref: FilterRef, hook: Hook, name_of: NameOf) -> str:
+    """Return the command that removes a filter, or a hash table of u32."""
+    handle = f"{ref.handle:#x}"
+    if ref.kind == "u32":
+        table, bucket, node = ref.handle >> 20, ref.handle >> 12 & 0xFF, ref.handle & 0xFFF
+        handle = f"{table:x}:{bucket:x}:{node:x}" if node else f"{table:x}:"
+    where = [*hook_words(hook, name_of), *_where(ref.chain, ref.protocol, ref.pref)]
+    return " ".join(["tc", "filter", "del", *where, "handle", handle, ref.kind])
 
 
 def hook_words(hook: Hook, name_of: NameOf) -> list[str]:
