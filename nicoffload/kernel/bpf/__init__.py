@@ -3,11 +3,13 @@
 from nicoffload.kernel.bpf.elf import MapShape, ObjectFile, read_object
 from nicoffload.kernel.bpf.maps import BpfMap, create_map, possible_cpus
 from nicoffload.kernel.bpf.programs import bind_map, load_program, maps_of_program, open_program, require_bpf
+from nicoffload.kernel.bpf.tcx import attach_ingress
 
 __all__ = [
     "BpfMap",
     "MapShape",
     "ObjectFile",
+    "attach_ingress",
     "bind_map",
     "create_map",
     "load_program",

@@ -28,10 +28,10 @@ from nicoffload.kernel.bpf import (
 )
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
-from nicoffload.kernel.tc import Hook, bpf_filter, qdisc
+from nicoffload.kernel.tc import qdisc
 from nicoffload_softnic import layout, names
 from nicoffload_softnic.device import ROOT_HINT, SoftDevice, close_quietly, inside, open_device
-from nicoffload_softnic.ports import add_vf, whole_packets
+from nicoffload_softnic.ports import add_vf, hang, whole_packets
 
 DEFAULT_ROWS = 65_536
 MAX_ROWS = 1 << 22
@@ -185,7 +185,7 @@ def _fill(kernel: Kernel, wanted: Wanted) -> None:
         with inside(kernel, wanted.name) as within:
             netlink = Netlink(within, NETLINK_ROUTE, device=names.PREFIX + wanted.name)
             _add_devices(within, netlink, wanted.name, home)
-        maps = _load(kernel, netlink, wanted.rows)
+        maps = _load(kernel, netlink, wanted.name, wanted.rows)
         device = SoftDevice(kernel, wanted.name, netlink, maps)
         try:
             _write_config(device, wanted)
@@ -213,7 +213,7 @@ def _add_devices(within: Kernel, netlink: Netlink, name: str, home: int) -> None
     whole_packets(within, "pf")
 
 
-def _load(kernel: Kernel, netlink: Netlink, rows: int) -> Mapping[str, BpfMap]:
+def _load(kernel: Kernel, netlink: Netlink, nic: str, rows: int) -> Mapping[str, BpfMap]:
     source = read_object(files("nicoffload_softnic").joinpath("data_path/softnic.bpf.o").read_bytes())
     cpus = possible_cpus(kernel)
     sizes = {
@@ -242,8 +242,9 @@ def _load(kernel: Kernel, netlink: Netlink, rows: int) -> Mapping[str, BpfMap]:
             programs.append(program)
             for each in maps.values():
                 bind_map(kernel, program, each)
-            for ifindex in ifindexes:
-                bpf_filter.attach(netlink, Hook.ingress(ifindex), program, name)
+            with inside(kernel, nic) as within:
+                for ifindex in ifindexes:
+                    hang(within, netlink, ifindex, program, name)
     except BaseException:
         for each in maps.values():
             each.close()

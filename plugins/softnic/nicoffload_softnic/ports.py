@@ -7,6 +7,7 @@ import struct
 
 from nicoffload.errors import NicOffloadError
 from nicoffload.kernel import veth
+from nicoffload.kernel.bpf import attach_ingress
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
 from nicoffload.kernel.tc import Hook, bpf_filter, qdisc
@@ -80,13 +81,29 @@ def add_pair(device: SoftDevice, number: int, *, representor: bool, home: int) -
     parked = layout.SHAPER_IN if representor else layout.ifindex_of(layout.UPLINK)
     program = device.program(parked)
     try:
-        bpf_filter.attach(netlink, Hook.ingress(ifindex), program, "tap" if representor else "nic")
+        with inside(device.kernel, device.name) as within:
+            hang(within, netlink, ifindex, program, "tap" if representor else "nic")
+            if representor:
+                whole_packets(within, inner)
     finally:
         os.close(program)
-    if representor:
-        with inside(device.kernel, device.name) as within:
-            whole_packets(within, inner)
     veth.set_up(netlink, ifindex)
+
+
+def hang(within: Kernel, netlink: Netlink, ifindex: int, program: int, name: str) -> None:
+    """Put a program on the ingress of an inner end: as a filter of tc, by which it is found again, and before tc.
+
+    Where the kernel has TCX, packets never come to the filter: the program decides about each.
+
+    Args:
+        within: In the NIC's namespace.
+        netlink: A socket there.
+        ifindex: Of the inner end; it has a clsact.
+        program: Its descriptor.
+        name: Shown by tc.
+    """
+    bpf_filter.attach(netlink, Hook.ingress(ifindex), program, name)
+    attach_ingress(within, ifindex, program)
 
 
 def whole_packets(within: Kernel, ifname: str) -> None:

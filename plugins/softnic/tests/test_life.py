@@ -24,8 +24,8 @@ from nicoffload.errors import (
     ResourceExhaustedError,
 )
 from nicoffload.kernel.linux import LinuxKernel
-from nicoffload.model import FlowRule, Match, RateLimit, ToVf
-from nicoffload_softnic import build, layout, names
+from nicoffload.model import FlowRule, Match, RateLimit, ToUplink, ToVf
+from nicoffload_softnic import build, layout, names, ports
 
 softrig.skip_without_root()
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("softnic")]
@@ -46,6 +46,21 @@ def driver_of(rig):
 
 def run_child(code, **options):
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("has_tcx", [True, False])
+def test_packets_find_their_way_with_tcx_and_without(tmp_path, monkeypatch, has_tcx):
+    """As before Linux 6.6, where the filter of tc decides."""
+    if not has_tcx:
+        monkeypatch.setattr(ports, "attach_ingress", lambda *_: False)
+    with softrig.rig(tmp_path, vfs=1) as rig, rig.open() as nic:
+        nic.add_flows([flow(number=1), FlowRule(match=Match.of(in_port="vf:0"), actions=(ToUplink(),))])
+        assert rig.sent_and_seen("wire", ip4(src="192.0.2.1")) == {"vf0": [ip4(src="192.0.2.1")]}
+        assert rig.sent_and_seen("wire", ip4(src="192.0.2.2")) == {"pf": [ip4(src="192.0.2.2")]}
+        assert rig.sent_and_seen("vf0", ip4()) == {"wire": [ip4()]}
+        assert rig.sent_and_seen("r0", ip4()) == {"vf0": [ip4()]}
+        nic.set_rates({0: RateLimit(max_tx_bps=100_000_000)})
+        assert rig.sent_and_seen("vf0", ip4()) == {"wire": [ip4()]}
 
 
 def test_a_table_is_full_at_exactly_its_rows(tmp_path):

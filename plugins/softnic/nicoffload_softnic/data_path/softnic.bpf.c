@@ -163,6 +163,18 @@ struct map SEC("maps") ports = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct port), FIRS
 struct map SEC("maps") classes = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct classes), 2, BPF_F_MMAPABLE};
 struct map SEC("maps") config = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct config), 1, BPF_F_MMAPABLE};
 
+/*
+ * What a packet has to compare, each field where its word of struct key has it. It stays in registers: a word that was
+ * put together in memory from smaller ones could not be read back until they are all written.
+ */
+struct packet {
+	__u64 src[2], dst[2], eth_dst, eth_src;
+	__u64 ports, proto, tos, flags, ttl, eth_type, tci;
+	__u32 offset; /* of the transport header; 0 where there is none */
+};
+
+#define MAC_BITS ((1ull << 48) - 1)
+
 /* What a packet weighs on the wire. */
 struct weight {
 	__u32 packets;
@@ -184,7 +196,7 @@ INLINE struct traffic *traffic_of(__u32 cpu, __u32 number)
 }
 
 /* IPv6 extension headers up to the transport header; returns its offset, 0 where it can't be told. */
-INLINE __u32 skip_extensions(struct __sk_buff *skb, struct key *key, __u32 offset, __u8 next)
+INLINE __u32 skip_extensions(struct __sk_buff *skb, struct packet *packet, __u32 offset, __u8 next)
 {
 	for (int i = 0; i < 6; i++) {
 		struct { __u8 next, len; __be16 fragment; } head;
@@ -195,73 +207,54 @@ INLINE __u32 skip_extensions(struct __sk_buff *skb, struct key *key, __u32 offse
 		if (load_bytes(skb, offset, &head, sizeof(head)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			key->flags |= (head.fragment & be16(0xfff8) ? 3 : 1) << FRAGMENT_SHIFT;
+			packet->flags |= (head.fragment & be16(0xfff8) ? 3 : 1) << FRAGMENT_SHIFT;
 			offset += 8;
 		} else {
 			offset += next == IPPROTO_AH ? (head.len + 2) * 4 : (head.len + 1) * 8;
 		}
 		next = head.next;
 	}
-	key->proto = next;
+	packet->proto = next;
 	return offset;
 }
 
-/* Fill the key; returns the offset of the transport header where there is one, else 0. */
-INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
+/* Network header and what is behind it; returns the offset of the transport header where there is one, else 0. */
+INLINE __u32 parse_network(struct __sk_buff *skb, struct packet *packet, void *data, void *end, __u32 offset)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 offset = sizeof(struct ethhdr);
-	__be16 type, *pair;
+	__be16 *pair;
 
-	if (data + sizeof(struct ethhdr) > end)
-		return 0;
-	/* In words: the compiler takes packed structures apart into bytes. */
-	*(__u32 *)key->eth_dst = *(__u32 *)data;
-	*(__u16 *)(key->eth_dst + 4) = *(__u16 *)(data + 4);
-	*(__u32 *)key->eth_src = *(__u32 *)(data + 6);
-	*(__u16 *)(key->eth_src + 4) = *(__u16 *)(data + 10);
-	type = *(__u16 *)(data + 12);
-	if (skb->vlan_present) { /* the kernel keeps the outer tag beside the frame */
-		key->tci = be16(skb->vlan_tci);
-		key->flags = IS_TAGGED;
-	}
-	if (type == be16(ETH_P_8021Q) || type == be16(ETH_P_8021AD)) { /* a second tag */
-		if (data + sizeof(struct ethhdr) + 4 > end)
-			return 0;
-		type = *(__u16 *)(data + 16);
-		offset += 4;
-	}
-	key->eth_type = type;
-	if (type == be16(ETH_P_IP)) {
+	if (packet->eth_type == be16(ETH_P_IP)) {
 		struct iphdr *ip = data + offset;
 		__u32 fragment;
 
 		if ((void *)(ip + 1) > end || ip->ihl < 5)
 			return 0;
-		*(__u32 *)key->src = ip->saddr;
-		*(__u32 *)key->dst = ip->daddr;
-		key->proto = ip->protocol;
-		key->tos = ip->tos;
-		key->ttl = ip->ttl;
+		packet->src[0] = ip->saddr;
+		packet->dst[0] = ip->daddr;
+		packet->proto = ip->protocol;
+		packet->tos = ip->tos;
+		packet->ttl = ip->ttl;
 		fragment = ip->frag_off & be16(0x3fff);
 		offset += ip->ihl * 4;
 		if (fragment) {
-			key->flags |= (fragment & be16(0x1fff) ? 3 : 1) << FRAGMENT_SHIFT;
+			packet->flags |= (fragment & be16(0x1fff) ? 3 : 1) << FRAGMENT_SHIFT;
 			if (fragment & be16(0x1fff)) /* not the first one: no transport header */
 				return 0;
 		}
-	} else if (type == be16(ETH_P_IPV6)) {
+	} else if (packet->eth_type == be16(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + offset;
 
 		if ((void *)(ip + 1) > end)
 			return 0;
-		__builtin_memcpy(key->src, &ip->saddr, 16);
-		__builtin_memcpy(key->dst, &ip->daddr, 16);
-		key->proto = ip->nexthdr;
-		key->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
-		key->ttl = ip->hop_limit;
-		offset = skip_extensions(skb, key, offset + sizeof(*ip), ip->nexthdr);
-		if (!offset || key->flags >> FRAGMENT_SHIFT & 2)
+		packet->src[0] = *(__u64 *)&ip->saddr;
+		packet->src[1] = *((__u64 *)&ip->saddr + 1);
+		packet->dst[0] = *(__u64 *)&ip->daddr;
+		packet->dst[1] = *((__u64 *)&ip->daddr + 1);
+		packet->proto = ip->nexthdr;
+		packet->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		packet->ttl = ip->hop_limit;
+		offset = skip_extensions(skb, packet, offset + sizeof(*ip), ip->nexthdr);
+		if (!offset || packet->flags >> FRAGMENT_SHIFT & 2)
 			return 0;
 	} else {
 		return 0;
@@ -271,28 +264,53 @@ INLINE __u32 parse(struct __sk_buff *skb, struct key *key)
 	pair = data + offset;
 	if ((void *)(pair + 2) > end)
 		return 0;
-	if (key->proto == IPPROTO_TCP || key->proto == IPPROTO_UDP || key->proto == IPPROTO_SCTP) {
-		key->sport = pair[0];
-		key->dport = pair[1];
-		key->flags |= HAS_L4;
-	} else if (key->proto == IPPROTO_ICMP || key->proto == IPPROTO_ICMPV6) {
-		key->sport = be16(*(__u8 *)pair);
-		key->dport = be16(*((__u8 *)pair + 1));
-		key->flags |= HAS_L4;
+	if (packet->proto == IPPROTO_TCP || packet->proto == IPPROTO_UDP || packet->proto == IPPROTO_SCTP) {
+		packet->ports = *(__u32 *)pair;
+		packet->flags |= HAS_L4;
+	} else if (packet->proto == IPPROTO_ICMP || packet->proto == IPPROTO_ICMPV6) {
+		packet->ports = be16(*(__u8 *)pair) | (__u32)be16(*((__u8 *)pair + 1)) << 16;
+		packet->flags |= HAS_L4;
 	}
 	return offset;
 }
 
+INLINE struct packet parse(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct packet packet = {};
+	__u32 offset = sizeof(struct ethhdr);
+
+	if (data + sizeof(struct ethhdr) > end)
+		return packet;
+	packet.eth_dst = *(__u64 *)data & MAC_BITS;
+	packet.eth_src = *(__u64 *)(data + 6) & MAC_BITS;
+	packet.eth_type = *(__u16 *)(data + 12);
+	if (skb->vlan_present) { /* the kernel keeps the outer tag beside the frame */
+		packet.tci = be16(skb->vlan_tci);
+		packet.flags = IS_TAGGED;
+	}
+	if (packet.eth_type == be16(ETH_P_8021Q) || packet.eth_type == be16(ETH_P_8021AD)) { /* a second tag */
+		if (data + sizeof(struct ethhdr) + 4 > end) {
+			packet.eth_type = 0;
+			return packet;
+		}
+		packet.eth_type = *(__u16 *)(data + 16);
+		offset += 4;
+	}
+	packet.offset = parse_network(skb, &packet, data, end, offset);
+	return packet;
+}
+
 /* A segmentation-offload packet weighs what its segments would, each with its own headers. */
-INLINE struct weight weigh(struct __sk_buff *skb, const struct key *key, __u32 offset)
+INLINE struct weight weigh(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct weight weight = {1, skb->len};
-	__u32 size = skb->gso_size, header = offset + 8;
+	__u32 size = skb->gso_size, header = packet->offset + 8;
 	__u8 length;
 
 	if (size) {
-		if (key->proto == IPPROTO_TCP && !load_bytes(skb, offset + 12, &length, 1))
-			header = offset + (length >> 4) * 4;
+		if (packet->proto == IPPROTO_TCP && !load_bytes(skb, packet->offset + 12, &length, 1))
+			header = packet->offset + (length >> 4) * 4;
 		weight.packets = skb->gso_segs;
 		if (!weight.packets && weight.bytes > header)
 			weight.packets = (weight.bytes - header + size - 1) / size;
@@ -305,15 +323,16 @@ INLINE struct weight weigh(struct __sk_buff *skb, const struct key *key, __u32 o
 	return weight;
 }
 
-INLINE struct flow *look_up(const struct key *key, const struct classes *all)
+INLINE struct flow *look_up(const struct packet *packet, __u64 in_port, const struct classes *all)
 {
-	const __u64 *from = (const void *)key;
-	struct flow *best = 0;
+	__u64 transport = packet->ports | packet->proto << 32 | packet->tos << 40 | in_port << 48;
+	__u64 rest = packet->flags | packet->ttl << 8;
 	struct short_key whole = {
-		.addresses = (__u32)from[0] | from[2] << 32,
-		.transport = from[6],
-		.rest = from[7] | (__u64)key->eth_type << 32 | (__u64)key->tci << 48,
+		.addresses = (__u32)packet->src[0] | packet->dst[0] << 32,
+		.transport = transport,
+		.rest = rest | packet->eth_type << 32 | packet->tci << 48,
 	};
+	struct flow *best = 0;
 
 	for (__u32 i = 0; i < MAX_CLASSES; i++) {
 		const struct class *class = &all->item[i];
@@ -330,12 +349,17 @@ INLINE struct flow *look_up(const struct key *key, const struct classes *all)
 
 			found = map_lookup(&short_flows, &masked);
 		} else {
-			__u64 masked[8];
+			__u64 masked[8] = {
+				packet->src[0] & class->mask[0],
+				packet->src[1] & class->mask[1],
+				packet->dst[0] & class->mask[2],
+				packet->dst[1] & class->mask[3],
+				(packet->eth_dst | packet->eth_type << 48) & class->mask[4],
+				(packet->eth_src | packet->tci << 48) & class->mask[5],
+				transport & class->mask[6],
+				(rest & class->mask[7]) | class->number,
+			};
 
-#pragma unroll
-			for (int word = 0; word < 7; word++)
-				masked[word] = from[word] & class->mask[word];
-			masked[7] = (from[7] & class->mask[7]) | class->number;
 			found = map_lookup(&flows, masked);
 		}
 		if (found && (!best || found->rank > best->rank))
@@ -365,15 +389,20 @@ INLINE int hand_over(struct __sk_buff *skb, __u32 ifindex)
 	return redirect_peer(ifindex, 0);
 }
 
-INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, const __u8 *eth_dst, __u32 packets,
+INLINE int is_other(__u64 mac, const struct port *port)
+{
+	return (mac ^ *(__u64 *)port->mac) & MAC_BITS ? 1 : 0;
+}
+
+INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, __u64 eth_dst, __u32 packets,
 		      __u32 bytes)
 {
 	struct traffic *sum;
 
 	if (to->role != ROLE_VF || to->flags & PORT_DOWN)
 		return lost(to->number, packets, 0);
-	if ((to->flags & (PORT_MAC | PORT_MAC_FILTER)) == (PORT_MAC | PORT_MAC_FILTER) && !(eth_dst[0] & 1) &&
-	    (*(__u32 *)eth_dst != *(__u32 *)to->mac || *(__u16 *)(eth_dst + 4) != *(__u16 *)(to->mac + 4)))
+	if ((to->flags & (PORT_MAC | PORT_MAC_FILTER)) == (PORT_MAC | PORT_MAC_FILTER) && !(eth_dst & 1) &&
+	    is_other(eth_dst, to))
 		return lost(to->number, packets, 0);
 	if (to->flags & PORT_VLAN) {
 		if (!skb->vlan_present || (skb->vlan_tci & 0xfff) != (to->tci & 0xfff) || vlan_pop(skb))
@@ -389,7 +418,8 @@ INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, c
 }
 
 /* Forward what entered at `from`. */
-INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *key, struct weight weight)
+INLINE int forward(struct __sk_buff *skb, const struct port *from, const struct packet *packet,
+		   struct weight weight)
 {
 	__u32 zero = 0, number = from->number, cpu = this_cpu(), out = NO_PORT, bank;
 	struct config *conf = map_lookup(&config, &zero);
@@ -410,8 +440,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 	all = map_lookup(&classes, &bank);
 	if (!all)
 		return TC_ACT_SHOT;
-	key->in_port = number;
-	flow = look_up(key, all);
+	flow = look_up(packet, number, all);
 	if (flow) {
 		__u32 at = cpu * conf->rows + flow->slot, mirror = flow->mirror;
 		struct count *count = map_lookup(&counters, &at);
@@ -447,7 +476,7 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 
 			if (!to)
 				return TC_ACT_SHOT;
-			return deliver_vf(skb, to, cpu, key->eth_dst, weight.packets, weight.bytes);
+			return deliver_vf(skb, to, cpu, packet->eth_dst, weight.packets, weight.bytes);
 		}
 	} else {
 		if (from->flags & PORT_VLAN && vlan_push(skb, from->vlan_proto, from->tci))
@@ -470,32 +499,31 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, struct key *k
 	return redirect(FIRST_IFINDEX + 2 * PF, 0);
 }
 
-INLINE __u32 open_packet(struct __sk_buff *skb, struct key *key)
+INLINE struct packet open_packet(struct __sk_buff *skb)
 {
 	__u32 linear = (long)skb->data_end - (long)skb->data;
 
 	if (linear < 128 && linear < skb->len)
 		pull_data(skb, skb->len < 128 ? skb->len : 128);
-	return parse(skb, key);
+	return parse(skb);
 }
 
 SEC("tc/nic") int nic(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex, offset;
+	__u32 ifindex = skb->ifindex;
 	struct port *from = map_lookup(&ports, &ifindex);
-	struct key key = {};
+	struct packet packet;
 	struct weight weight;
 
 	if (!from)
 		return TC_ACT_SHOT;
-	offset = open_packet(skb, &key);
-	weight = weigh(skb, &key, offset);
+	packet = open_packet(skb);
+	weight = weigh(skb, &packet);
 	if (from->role == ROLE_VF) {
 		if (from->flags & PORT_DOWN)
 			return lost(from->number, weight.packets, 1);
 		if ((from->flags & (PORT_MAC | PORT_SPOOF_CHECK)) == (PORT_MAC | PORT_SPOOF_CHECK) &&
-		    (*(__u32 *)key.eth_src != *(__u32 *)from->mac ||
-		     *(__u16 *)(key.eth_src + 4) != *(__u16 *)(from->mac + 4)))
+		    is_other(packet.eth_src, from))
 			return lost(from->number, weight.packets, 1);
 		if (from->flags & PORT_SHAPED) {
 			skb->mark = from->number;
@@ -503,34 +531,34 @@ SEC("tc/nic") int nic(struct __sk_buff *skb)
 			return redirect(SHAPER_IN, 0);
 		}
 	}
-	return forward(skb, from, &key, weight);
+	return forward(skb, from, &packet, weight);
 }
 
 SEC("tc/shaped") int shaped(struct __sk_buff *skb)
 {
-	__u32 number = skb->mark, offset;
+	__u32 number = skb->mark;
 	struct port *from = port_of(number);
-	struct key key = {};
+	struct packet packet;
 
 	if (number < FIRST_VF || !from)
 		return TC_ACT_SHOT;
 	skb->mark = 0;
-	offset = open_packet(skb, &key);
-	return forward(skb, from, &key, weigh(skb, &key, offset));
+	packet = open_packet(skb);
+	return forward(skb, from, &packet, weigh(skb, &packet));
 }
 
 SEC("tc/tap") int tap(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex - 1, offset;
+	__u32 ifindex = skb->ifindex - 1;
 	struct port *to = map_lookup(&ports, &ifindex);
-	struct key key = {};
+	struct packet packet;
 	struct weight weight;
 
 	if (!to)
 		return TC_ACT_SHOT;
-	offset = open_packet(skb, &key);
-	weight = weigh(skb, &key, offset);
-	return deliver_vf(skb, to, this_cpu(), key.eth_dst, weight.packets, weight.bytes);
+	packet = open_packet(skb);
+	weight = weigh(skb, &packet);
+	return deliver_vf(skb, to, this_cpu(), packet.eth_dst, weight.packets, weight.bytes);
 }
 
 char SEC("license") licence[] = "Dual BSD/GPL";
