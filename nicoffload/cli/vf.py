@@ -121,7 +121,7 @@ def _row(state: VfState, lease: Lease | None) -> tuple[str, ...]:
     from nicoffload.model import format_mac
 
     return (
-        f"vf:{state.vf}" + ("" if state.ready else " (resetting)"),
+        f"vf:{state.vf}" + (" (resetting)" if state.ready is False else ""),
         "-" if state.mac is None else format_mac(state.mac),
         _vlan_text(state.vlan),
         _switch_text(state.spoof_check),

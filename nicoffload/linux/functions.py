@@ -61,7 +61,7 @@ class LinuxFunctions(VirtualFunctions):
             reports = self._reports()
             macs = self._port_macs() if self._facts().mac.via == "devlink" else {}
             return [
-                self._state(vf, address, reports.get(vf, VfReport(vf=vf)), macs.get(vf))
+                self._state(vf, address, reports.get(vf, _UNTOLD), macs.get(vf))
                 for vf, address in enumerate(addresses)
             ]
 
@@ -196,7 +196,12 @@ class LinuxFunctions(VirtualFunctions):
             rate=self._rate(report),
             pci_address=address,
             driver=self._maker.driver(vf),
+            ready=self._ready(is_told=report is not _UNTOLD),
         )
+
+    def _ready(self, *, is_told: bool) -> bool | None:
+        """Return whether a VF is out of its reset: Linux has no word for it, and leaves out what can't be asked."""
+        return False if self._facts().busy_while_resetting and not is_told else None
 
     def _rate(self, report: VfReport) -> RateLimit | None:
         rates = self._nic.profile.rates
@@ -338,6 +343,10 @@ class LinuxFunctions(VirtualFunctions):
                 f"VF {config.vf}: {', '.join(left)} may be as asked for; the old value could not be set"
             )
         return error
+
+
+_UNTOLD = VfReport(vf=0)
+"""What is known of a VF that the driver could not describe."""
 
 
 def _reported(setting: Setting, value: Any) -> Any:

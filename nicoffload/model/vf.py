@@ -137,7 +137,7 @@ class VfState:
         rate: Rates as the NIC reports them.
         pci_address: Address of the VF; empty where it has none.
         driver: Driver bound to the VF on this host; empty for none.
-        ready: Whether the VF finished its reset.
+        ready: Whether the VF is out of its reset; None where nothing tells.
     """
 
     vf: int
@@ -149,4 +149,4 @@ class VfState:
     rate: RateLimit | None
     pci_address: str = ""
     driver: str = ""
-    ready: bool = True
+    ready: bool | None = None

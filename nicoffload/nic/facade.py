@@ -376,6 +376,8 @@ class Nic:
 
         Raises:
             DeviceBusyError: The VF could not be reset; the lease goes on.
+            NotSupportedError: The VF is a function that can't be reset; the lease goes on, until the VFs are made anew.
+                A VF without a function (netdevsim) has nothing to reset: it is given back, and the answer says so.
         """
         with self._changing():
             return self._facets.desk(self._desk).release(lease)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nicoffload.driver.contract import VirtualFunctions
-from nicoffload.errors import ConflictError, InvalidRequestError, NotFoundError, ResourceExhaustedError
+from nicoffload.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    ResourceExhaustedError,
+)
 from nicoffload.nic.journal import Journal, LeaseRow
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.values import Lease, LeaseRelease
@@ -94,10 +100,9 @@ class LeaseDesk:
                 released=False,
                 detail=f"the lease of VF {lease.vf} (epoch {lease.epoch}) was over before; {holder}",
             )
-        if any(state.vf == lease.vf for state in self._vfs.states()):
-            self._retry.call(lambda: self._vfs.reset(lease.vf))
+        why_not = self._clean(lease.vf)
         self._journal.update_leases(free)
-        return LeaseRelease(released=True)
+        return LeaseRelease(released=True, detail=why_not and f"VF {lease.vf} was not reset: {why_not}")
 
     def leases(self) -> Sequence[Lease]:
         """Return the leases that are not over, by VF."""
@@ -164,11 +169,31 @@ class LeaseDesk:
             rows[lease.vf].owner = ""
 
         try:
-            self._retry.call(lambda: self._vfs.reset(lease.vf))
+            self._clean(lease.vf)
         except BaseException:
             self._journal.update_leases(give_up)
             raise
         self._journal.update_leases(clean)
+
+    def _clean(self, vf: int) -> str:
+        """Reset a VF that exists; return why it was not, where there is no function that could keep anything.
+
+        Raises:
+            NicOffloadError: It has one, and that was not reset.
+        """
+        state = next((state for state in self._vfs.states() if state.vf == vf), None)
+        if state is None:
+            return ""
+        try:
+            self._retry.call(lambda: self._vfs.reset(vf))
+        except NotSupportedError as error:
+            if state.pci_address:
+                error.hint = (
+                    error.hint or "make the VFs anew: `nicoffload vf create` with 0, then with their number"
+                )
+                raise
+            return error.message
+        return ""
 
     def _check(self, owner: str, ttl_s: float) -> None:
         if not owner or not isinstance(owner, str):

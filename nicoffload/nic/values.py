@@ -68,7 +68,8 @@ class LeaseRelease:
 
     Args:
         released: Whether this call gave the VF back.
-        detail: Why nothing was done, when nothing was; empty otherwise.
+        detail: Why nothing was done, when nothing was; of a VF that was given back without a reset, why it was not;
+            empty otherwise.
     """
 
     released: bool

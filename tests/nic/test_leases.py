@@ -14,6 +14,8 @@ from nicoffload.errors import (
     InvalidRequestError,
     KernelError,
     NotFoundError,
+    NotSupportedError,
+    Reason,
     ResourceExhaustedError,
 )
 from nicoffload.nic import open_nic
@@ -141,6 +143,30 @@ def test_a_vf_that_can_not_be_reset_stays_with_its_owner(open_fake, driver):
         nic.release_vf(lease)
     assert nic.leases() == (lease,)
     assert nic.release_vf(lease)
+
+
+@pytest.mark.parametrize("address", ["", "0000:03:10.0"])
+def test_a_vf_without_a_function_is_given_back_without_a_reset_and_one_with_a_function_is_not(
+    open_fake, driver, address
+):
+    driver.hardware.vfs[0] = dataclasses.replace(driver.hardware.vfs[0], pci_address=address)
+    driver.store.save()
+    nic = open_fake(driver)
+    lease = nic.lease_vf("vm-a", ttl_s=10, vf=0)
+    reason = Reason(code="vf.no_reset", path="/vf", message="there is no way")
+    error = NotSupportedError("it can't be reset", capability="vf.reset", reasons=[reason])
+    driver.faults.fail_at(len(driver.faults.calls), error)
+    if address:
+        with pytest.raises(NotSupportedError) as told:
+            nic.release_vf(lease)
+        assert "anew" in told.value.hint
+        assert nic.leases() == (lease,)
+    else:
+        released = nic.release_vf(lease)
+        assert released
+        assert "was not reset: it can't be reset" in released.detail
+        assert nic.leases() == ()
+        assert nic.lease_vf("vm-b", ttl_s=10, vf=0).epoch > lease.epoch
 
 
 def test_a_vf_that_can_not_be_reset_is_given_to_nobody(open_fake, driver, clock):

