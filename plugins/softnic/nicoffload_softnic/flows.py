@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from nicoffload.model import ByteBasis, CounterFacts, FlowCounters, FlowRule, To
 from nicoffload.profiles.types import Table
 from nicoffload_softnic import actions, keys, layout, names
 from nicoffload_softnic.device import SoftDevice
-from nicoffload_softnic.store import Block, FlowStore, Slots, class_number
+from nicoffload_softnic.store import Block, FlowStore, Slots, class_number, span
 
 FACTS = CounterFacts(source="nic:rule", byte_basis=ByteBasis.L2)
 _FEW = 64
@@ -109,31 +110,35 @@ class SoftFlows(FlowFilters):
         """Return the counters, which are in this process's memory: no call to the kernel."""
         self._sync()
         if self._asked is None or self._asked[0] is not refs:
-            known = (self._slots.get(ref.rule_id.int, -1) if ref.rule_id else -1 for ref in refs)
-            self._asked = (
-                refs,
-                np.fromiter(known, np.int64, len(refs)),
-                [ref.rule_id or uuid.uuid4() for ref in refs],
-            )
+            self._asked = (refs, *self._find(refs))
         _, slots, ids = self._asked
         valid = slots >= 0
-        at = np.where(valid, slots, 0)
-        counters, records = self._device.counters, self._device.records
-        packets = np.where(valid, counters["packets"][:, at].sum(0), 0).astype(np.uint64)
-        size = np.where(valid, counters["bytes"][:, at].sum(0), 0).astype(np.uint64)
+        is_whole = bool(valid.all())
+        at = span(slots if is_whole else np.where(valid, slots, 0))
+        counters = self._device.counters
+        total = counters.view(np.uint64).reshape(*counters.shape, -1)[:, at].sum(0)
+        epoch = self._device.records["epoch"][at].astype(np.int64)
         facts: list[CounterFacts | None] = [FACTS] * len(refs)
-        if not valid.all():
+        if not is_whole:
+            total[~valid] = 0
+            epoch[~valid] = 0
             facts = [FACTS if one else None for one in valid.tolist()]
         return FlowCounters(
             rule_ids=ids,
             valid=valid,
-            packets=packets,
-            bytes=size,
-            epoch=np.where(valid, records["epoch"][at], 0).astype(np.int64),
+            packets=total[:, 0],
+            bytes=total[:, 1],
+            epoch=epoch,
             last_used_ns=np.full(len(refs), -1, np.int64),
             time_ns=int(self._monotonic_s() * 1e9),
             facts=facts,
         )
+
+    def _find(self, refs: Sequence[RuleRef]) -> tuple[Slots, Sequence[uuid.UUID]]:
+        """Return the slot of each rule, -1 where there is none, and its id."""
+        ids = [ref.rule_id or uuid.uuid4() for ref in refs]
+        known = map(self._slots.get, [each.int for each in ids], itertools.repeat(-1))
+        return np.fromiter(known, np.int64, len(ids)), ids
 
     def enable_table(self, name: str) -> None:
         """Refuse: the table is always on.

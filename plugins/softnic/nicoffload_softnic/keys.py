@@ -61,6 +61,8 @@ PLACES: Mapping[str, Place] = MappingProxyType(
 )
 """Every field that can be compared."""
 
+_NUMBERS = frozenset({1, 2, 4, 8})
+"""Widths of fields that are numbers; the others are addresses."""
 _IPV4_ONLY = frozenset({"ipv4_src", "ipv4_dst"})
 _IPV6_ONLY = frozenset({"ipv6_src", "ipv6_dst"})
 _PORTS = frozenset({"tp_src", "tp_dst"})
@@ -139,22 +141,25 @@ def encode_columns(
     for place, column in zip(form.places, columns, strict=True):
         if isinstance(column, int):
             _merge(blank, place, column)
-    keys = np.empty((count, layout.KEY_BYTES), np.uint8)
-    keys.view(np.uint64)[:] = np.frombuffer(bytes(blank), np.uint64)
+    keys = np.frombuffer(blank, np.uint8).reshape(1, -1).repeat(count, 0)
     for place, column in zip(form.places, columns, strict=True):
-        if not isinstance(column, int):
-            keys[:, place.offset : place.offset + place.width] |= _column(place, column)
+        if isinstance(column, int):
+            continue
+        if place.width in _NUMBERS:  # its offset is a multiple of its width: a number, and not its bytes
+            form_of_it = f"{'<' if place.swapped else '>'}u{place.width}"
+            numbers = np.asarray(column, np.uint64) << np.uint64(place.shift)
+            keys.view(form_of_it)[:, place.offset // place.width] |= numbers.astype(form_of_it)
+        else:
+            keys[:, place.offset : place.offset + place.width] |= _joined(place, column)
     return keys
 
 
-def _column(place: Place, column: Sequence[int] | npt.NDArray[np.uint64]) -> Bytes:
-    if place.width > 8:
-        joined = b"".join(int(value).to_bytes(place.width, "big") for value in column)
-        return np.frombuffer(joined, np.uint8).reshape(-1, place.width)
-    numbers = np.asarray(column, np.uint64) << np.uint64(place.shift)
-    if place.swapped:
-        return numbers.astype("<u8").view(np.uint8).reshape(-1, 8)[:, : place.width]
-    return numbers.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - place.width :]
+def _joined(place: Place, column: Sequence[int] | npt.NDArray[np.uint64]) -> Bytes:
+    """Return the addresses of a column, MAC or IPv6, as bytes."""
+    if place.width < 8:  # a MAC address fits a number
+        return np.asarray(column, ">u8").view(np.uint8).reshape(-1, 8)[:, 8 - place.width :]
+    joined = b"".join([int(value).to_bytes(place.width, "big") for value in column])
+    return np.frombuffer(joined, np.uint8).reshape(-1, place.width)
 
 
 def decode(key: bytes, mask: bytes) -> Match:
