@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from nicoffload.errors import NotSupportedError
 from nicoffload.kernel import genetlink
@@ -16,23 +15,39 @@ from nicoffload.kernel.devlink import decode as devlink
 from nicoffload.kernel.discovery import discover
 from nicoffload.kernel.events import Events, Topic
 from nicoffload.kernel.features import read_features
-from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.netlink import Message, Netlink, messages, refusal
 from nicoffload.kernel.ntuple import NtupleTable
 from nicoffload.kernel.ntuple_layout import decode_rule, encode_request, location_of, table_of
 from nicoffload.kernel.ntuple_rules import raise_rule
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.representors import identify
-from nicoffload.kernel.seam import NETLINK_GENERIC, NETLINK_ROUTE, NetlinkChannel, Sighting
+from nicoffload.kernel.seam import NETLINK_GENERIC, NETLINK_ROUTE
 from nicoffload.kernel.sriov import Sriov
-from nicoffload.kernel.tc import Targets, flower, police, qdisc, raise_actions, read, u32, u32_filters
-from nicoffload.kernel.tc.actions import KIND, OPTIONS, decode_action, idle_ns
+from nicoffload.kernel.tc import (
+    Gact,
+    Hook,
+    QueueMapping,
+    Targets,
+    TcFilter,
+    TcFilters,
+    Verdict,
+    flower,
+    police,
+    qdisc,
+    raise_actions,
+    read,
+    u32,
+    u32_filters,
+)
+from nicoffload.kernel.tc.actions import KIND, OPTIONS, decode_action, encode_actions, idle_ns
 from nicoffload.kernel.tc.columns import columns
 from nicoffload.kernel.tc.template import TCA_KIND, TCA_OPTIONS, TCMSG
 from nicoffload.kernel.vf import VfLink
 from nicoffload.kernel.vf_layout import VFINFO_LIST, decode_reports, decode_traffic
 from nicoffload.model import ByteBasis, CounterFacts, Match
 from tests.fuzz import seeds
+from tests.fuzz.answers import ADDRESS, Answers, acknowledgement, answered, done
+from tests.fuzz.devices import devices
 from tests.fuzz.fake import fake
 from tests.fuzz.run import Decoder
 
@@ -44,94 +59,7 @@ _DUMP = 0x300
 _LINK_PORT = 42
 
 
-class _Channel(NetlinkChannel):
-    """A socket on which one datagram comes, whatever was asked."""
-
-    def __init__(self, datagrams: Iterable[bytes]) -> None:
-        self._waiting = list(datagrams)[::-1]
-        self._pipe = os.eventfd(1)
-
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        pass
-
-    def receive(self, timeout_s: float | None = None) -> bytes:
-        if not self._waiting:
-            raise TimeoutError(errno.ETIMEDOUT, "no more")
-        return self._waiting.pop()
-
-    def join(self, group: int) -> None:
-        pass
-
-    def fileno(self) -> int:
-        return self._pipe
-
-    def close(self) -> None:
-        os.close(self._pipe)
-
-
-class _Answers(LinuxKernel):
-    """A kernel that answers as it is told.
-
-    Args:
-        netlink: Datagrams, to whatever is asked.
-        ioctl: Command to what stands in the buffer afterwards, cut or filled to its length.
-        files: Contents below sysfs.
-        links: Links below sysfs.
-    """
-
-    def __init__(
-        self,
-        *,
-        netlink: Iterable[bytes] = (),
-        ioctl: Mapping[int, bytes] | None = None,
-        files: Mapping[str, bytes] | None = None,
-        links: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__("/nonexistent")
-        self._datagrams = netlink
-        self._ioctl = ioctl or {}
-        self._files = files or {}
-        self._links = links or {}
-
-    def open_netlink(self, family: int) -> NetlinkChannel:
-        return _Channel(self._datagrams)
-
-    def ethtool(self, ifname: str, buffer: bytes) -> bytes:
-        answer = self._ioctl[struct.unpack_from("=I", buffer)[0]]
-        return answer[: len(buffer)].ljust(len(buffer), b"\0")
-
-    def read_sysfs(self, path: str) -> bytes:
-        return _found(self._files, path)
-
-    def list_sysfs(self, path: str) -> Sequence[str]:
-        names = [name for name in (*self._files, *self._links) if name.startswith(f"{path}/")]
-        return sorted({name[len(path) + 1 :].split("/")[0] for name in names})
-
-    def readlink_sysfs(self, path: str) -> str:
-        return _found(self._links, path)
-
-    def sightings(self) -> Sequence[Sighting]:
-        return [Sighting(pci_address=_ADDRESS), Sighting(pci_address=_ADDRESS, ifname="nic0")]
-
-
-def _found(files: Mapping[str, Buffer], path: str) -> Buffer:
-    if path not in files:
-        raise FileNotFoundError(errno.ENOENT, path)
-    return files[path]
-
-
 # ------------------------------------------------------------------------------------------------------------ netlink
-
-
-def _recorded(name: str, kind: int) -> list[bytes]:
-    """Return the messages of a type among the recorded ones, as answers to a socket's first request."""
-    whole = (one for datagram in seeds.recorded(name) for one in seeds.split(datagram))
-    return [_answered(one) for one in whole if struct.unpack_from("=H", one, 4)[0] == kind]
-
-
-def _answered(message: bytes) -> bytes:
-    """Return the message as the answer to a socket's first request."""
-    return message[:8] + struct.pack("=I", 1) + message[12:]
 
 
 def _messages(datagram: bytes) -> None:
@@ -140,18 +68,21 @@ def _messages(datagram: bytes) -> None:
             refusal(message)
 
 
-def _done() -> bytes:
-    """Return the end of a dump that is a socket's first request."""
-    return struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
+def _refusal_with_its_request() -> bytes:
+    """Return a refusal as a socket gets it that did not ask for short ones."""
+    request = struct.pack("=IHHIII", 20, 38, 1, 1, 0, 0)
+    words = struct.pack("=HH", 4 + 8, 1) + b"refused\0"
+    refused = struct.pack("=i", -errno.EINVAL) + request + words
+    return struct.pack("=IHHII", 16 + len(refused), 2, 0x200, 1, 0) + refused
 
 
 def _batch(datagram: bytes) -> None:
-    with Netlink(_Answers(netlink=[datagram]), NETLINK_ROUTE) as netlink:
+    with Netlink(Answers(netlink=[datagram]), NETLINK_ROUTE) as netlink:
         netlink.batch(b"", 1)
 
 
 def _dump(datagram: bytes) -> None:
-    with Netlink(_Answers(netlink=[datagram, _done()]), NETLINK_ROUTE) as netlink:
+    with Netlink(Answers(netlink=[datagram, done()]), NETLINK_ROUTE) as netlink:
         for one in netlink.dump(18, b"", capability="fuzz"):
             list(messages(one))
 
@@ -219,8 +150,21 @@ def _columns(datagram: bytes) -> None:
         found.rule_id(row)
 
 
+def _queue() -> bytes:
+    """Return an action that no kernel of the recordings has: netdevsim has no queues to choose."""
+    [entry] = read.entries(encode_actions((QueueMapping(queue=3),)))
+    return bytes(entry)
+
+
+def _echo(datagram: bytes) -> None:
+    """Read what the kernel made of a filter of which it was to choose the number."""
+    item = TcFilter(match=Match.of(eth_type=0x0800), actions=(Gact(verdict=Verdict.DROP),), pref=1)
+    with TcFilters(Answers(netlink=[datagram, acknowledgement()]), Hook.ingress(1)) as filters:
+        filters.add_many([item])
+
+
 def _qdisc(datagram: bytes) -> None:
-    with Netlink(_Answers(netlink=[datagram, _done()]), NETLINK_ROUTE) as netlink:
+    with Netlink(Answers(netlink=[datagram, done()]), NETLINK_ROUTE) as netlink:
         qdisc.find(netlink, 0x7FFF_FFFF)
 
 
@@ -246,11 +190,19 @@ def _tc() -> list[Decoder]:
             seeds=[one for one in by_kind["u32"] if u32.SEL in parse(one)],  # the others are tables
             decode=_u32_options,
         ),
-        Decoder(name="tc.actions", seeds=actions, decode=_action),
+        Decoder(name="tc.actions", seeds=[*actions, _queue()], decode=_action),
+        Decoder(
+            name="tc.echo",
+            seeds=[answered(one) for one in full],
+            decode=_echo,
+            head=head,
+            framed=True,
+            always_named=False,
+        ),
         Decoder(name="tc.police", seeds=by_action["police"], decode=police.decode),
         Decoder(
             name="tc.qdiscs",
-            seeds=_recorded("qdiscs", 36),
+            seeds=seeds.answers("qdiscs", 36),
             decode=_qdisc,
             head=head,
             framed=True,
@@ -262,7 +214,7 @@ def _tc() -> list[Decoder]:
 
 
 def _vf_lists() -> list[bytes]:
-    links = (parse(one, HEADER + _IFINFO) for one in _recorded("vfs", 16))
+    links = (parse(one, HEADER + _IFINFO) for one in seeds.answers("vfs", 16))
     return [bytes(link[VFINFO_LIST]) for link in links if VFINFO_LIST in link]
 
 
@@ -276,27 +228,33 @@ def _vf_traffic(data: bytes) -> None:
 
 
 def _vf_link(datagram: bytes) -> None:
-    with VfLink(_Answers(netlink=[datagram, _acknowledgement()]), 1) as link:
+    with VfLink(Answers(netlink=[datagram, acknowledgement()]), 1) as link:
         link.read()
 
 
+def _vf_count(datagram: bytes) -> None:
+    with VfLink(Answers(netlink=[datagram, acknowledgement()]), 1) as link:
+        link.count()
+
+
 def _bridge(datagram: bytes) -> None:
-    with Netlink(_Answers(netlink=[datagram, _done()]), NETLINK_ROUTE) as netlink:
+    with Netlink(Answers(netlink=[datagram, done()]), NETLINK_ROUTE) as netlink:
         read_hwmode(netlink, _LINK_PORT)
 
 
 def _bridge_seeds() -> list[bytes]:
     # All of the device that is asked for, so that its mode is looked at.
-    return [one[:20] + struct.pack("=i", _LINK_PORT) + one[24:] for one in _recorded("bridges", 16)]
+    return [one[:20] + struct.pack("=i", _LINK_PORT) + one[24:] for one in seeds.answers("bridges", 16)]
 
 
 def _links() -> list[Decoder]:
-    links = _recorded("vfs", 16)
+    links = seeds.answers("vfs", 16)
     head = HEADER + _IFINFO
     return [
         Decoder(name="vf.reports", seeds=_vf_lists(), decode=_vf_list),
         Decoder(name="vf.traffic", seeds=_vf_lists(), decode=_vf_traffic),
         Decoder(name="vf.link", seeds=links, decode=_vf_link, head=head, framed=True),
+        Decoder(name="vf.count", seeds=links, decode=_vf_count, head=head, framed=True),
         Decoder(name="link.hwmode", seeds=_bridge_seeds(), decode=_bridge, head=head, framed=True),
     ]
 
@@ -305,12 +263,8 @@ def _links() -> list[Decoder]:
 
 
 def _family(datagram: bytes) -> None:
-    with Netlink(_Answers(netlink=[datagram, _acknowledgement()]), NETLINK_GENERIC) as netlink:
+    with Netlink(Answers(netlink=[datagram, acknowledgement()]), NETLINK_GENERIC) as netlink:
         genetlink.resolve(netlink, "devlink")
-
-
-def _acknowledgement() -> bytes:
-    return struct.pack("=IHHIIi", 36, 2, 0x100, 1, 0, 0) + bytes(16)
 
 
 def _devlink_with(read_one: Callable[[Mapping[int, Buffer]], object]) -> Callable[[bytes], None]:
@@ -325,11 +279,11 @@ def _devlink_payloads(*commands: int) -> list[bytes]:
     number = next(
         kind for one in seeds.recorded("devlink") if (kind := struct.unpack_from("=H", one, 4)[0]) >= 0x10
     )
-    return [one[HEADER:] for one in _recorded("devlink", number) if one[HEADER] in commands]
+    return [one[HEADER:] for one in seeds.answers("devlink", number) if one[HEADER] in commands]
 
 
 def _generic() -> list[Decoder]:
-    families = _recorded("families", 0x10)
+    families = seeds.answers("families", 0x10)
     head = 4
     return [
         Decoder(name="genetlink.family", seeds=families, decode=_family, head=HEADER + 4, framed=True),
@@ -365,7 +319,7 @@ def _ntuple_rule(data: bytes) -> None:
 
 def _ntuple_table(data: bytes) -> None:
     count, listed = data[: len(data) // 2], data[len(data) // 2 :]
-    NtupleTable(_Answers(ioctl={0x2E: count, 0x30: listed}), "nic0").info()
+    NtupleTable(Answers(ioctl={0x2E: count, 0x30: listed}), "nic0").info()
     table_of(data)
 
 
@@ -384,7 +338,7 @@ def _ntuple_lists() -> list[bytes]:
 
 def _features(data: bytes) -> None:
     info, strings, block = data[:20], data[20 : 20 + 12 + 64 * 32], data[20 + 12 + 64 * 32 :]
-    read_features(_Answers(ioctl={0x37: info, 0x1B: strings, 0x3A: block}), "nic0")
+    read_features(Answers(ioctl={0x37: info, 0x1B: strings, 0x3A: block}), "nic0")
 
 
 def _feature_seeds() -> list[bytes]:
@@ -405,13 +359,13 @@ def _ioctls() -> list[Decoder]:
 
 def _event(topic: Topic) -> Callable[[bytes], None]:
     """Return what reads one event of a topic through a listener that is opened once, as a program keeps it."""
-    opening = {Topic.LINK: [_done()], Topic.DEVLINK: [_recorded("families", 0x10)[0], _acknowledgement()]}
-    kernel = _Answers(netlink=opening.get(topic, []))
+    opening = {Topic.LINK: [done()], Topic.DEVLINK: [seeds.answers("families", 0x10)[0], acknowledgement()]}
+    kernel = Answers(netlink=opening.get(topic, []))
     events = Events(kernel, [topic], buses=["netdevsim"])
     [(_, channel)] = [key.data for key in events._selector.get_map().values()]
 
     def decode(datagram: bytes) -> None:
-        channel._waiting = [datagram]
+        channel.waiting = [datagram]
         events.read(0)
 
     return decode
@@ -434,7 +388,6 @@ def _events() -> list[Decoder]:
 
 # -------------------------------------------------------------------------------------------------------------- sysfs
 
-_ADDRESS = "0000:01:00.0"
 _FILES = (
     "ifindex",
     "phys_switch_id",
@@ -452,20 +405,20 @@ _FILES = (
 def _sysfs(data: bytes) -> None:
     """Read what discovery, representors and SR-IOV read, from files whose contents are the lines of the data."""
     lines = dict(zip(_FILES, data.split(b"\n"), strict=False))
-    net, pci = "class/net/nic0", f"bus/pci/devices/{_ADDRESS}"
+    net, pci = "class/net/nic0", f"bus/pci/devices/{ADDRESS}"
     files = {f"{net}/{name}": lines[name] for name in _FILES[:3] if name in lines}
     files |= {f"{pci}/{name}": lines[name] for name in _FILES[3:-1] if name in lines}
-    files[f"{pci}/iommu_group/devices/{_ADDRESS}"] = b""
-    links = {net: f"../../devices/pci0000:00/{_ADDRESS}/net/nic0", f"{pci}/virtfn0": "../0000:01:10.0"}
+    files[f"{pci}/iommu_group/devices/{ADDRESS}"] = b""
+    links = {net: f"../../devices/pci0000:00/{ADDRESS}/net/nic0", f"{pci}/virtfn0": "../0000:01:10.0"}
     if "iommu_group" in lines:
         links[f"{pci}/iommu_group"] = (
             f"../../kernel/iommu_groups/{lines['iommu_group'].decode('utf-8', 'replace')}"
         )
-    kernel = _Answers(files=files, links=links)
+    kernel = Answers(files=files, links=links)
     identify(kernel, "nic0")
     discover(kernel)
-    Sriov(kernel, _ADDRESS).state()
-    PciFunction(kernel, _ADDRESS).iommu_group()
+    Sriov(kernel, ADDRESS).state()
+    PciFunction(kernel, ADDRESS).iommu_group()
 
 
 _SYSFS_SEEDS = (
@@ -480,22 +433,28 @@ _SYSFS_SEEDS = (
 
 def decoders() -> list[Decoder]:
     """Return every decoder, in the order of its file."""
-    answers = [_answered(one) for whole in seeds.recorded("acknowledgements") for one in seeds.split(whole)]
+    answers = [answered(one) for whole in seeds.recorded("acknowledgements") for one in seeds.split(whole)]
     plain = [one for kind in ("vfs", "devlink", "qdiscs") for one in seeds.recorded(kind)]
     parts = [one[HEADER + TCMSG.size :] for one in seeds.filters("full") if len(one) > 64]
     return [
         Decoder(name="attributes", seeds=parts, decode=_attributes),
-        Decoder(name="netlink.messages", seeds=[*answers, *plain], decode=_messages, framed=True),
+        Decoder(
+            name="netlink.messages",
+            seeds=[*answers, *plain, _refusal_with_its_request()],
+            decode=_messages,
+            framed=True,
+        ),
         Decoder(name="netlink.batch", seeds=answers, decode=_batch, head=HEADER, framed=True),
         Decoder(
             name="netlink.dump",
-            seeds=[_answered(one) for one in plain],
+            seeds=[answered(one) for one in plain],
             decode=_dump,
             head=HEADER,
             framed=True,
         ),
         *_tc(),
         *_links(),
+        *devices(),
         *_generic(),
         *_ioctls(),
         *_events(),

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tests.fuzz.answers import answered
+
 FOLDER = Path(__file__).with_name("seeds")
 CAPTURES = Path(__file__).parents[1] / "kernel" / "captures"
 NTUPLE = Path(__file__).parents[1] / "kernel" / "golden" / "ntuple.txt"
@@ -33,6 +35,12 @@ def entries(data: bytes) -> Iterator[bytes]:
 def recorded(kind: str) -> list[bytes]:
     """Return the entries of a kind, each once, in order."""
     return list(dict.fromkeys(entries((FOLDER / f"{kind}.bin").read_bytes())))
+
+
+def answers(kind: str, message: int) -> list[bytes]:
+    """Return the messages of a type among the recorded ones of a kind, as answers to a socket's first request."""
+    whole = (one for datagram in recorded(kind) for one in split(datagram))
+    return [answered(one) for one in whole if struct.unpack_from("=H", one, 4)[0] == message]
 
 
 def filters(dump: str) -> list[bytes]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import struct
 import uuid
 
 import pytest
 
 from nicoffload.errors import NicOffloadError
+from nicoffload.kernel.attributes import attribute, be16, nested, text, u32
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.seam import NETLINK_ROUTE
 from nicoffload.kernel.tc import (
@@ -25,6 +27,7 @@ from nicoffload.kernel.tc import (
     read,
 )
 from nicoffload.kernel.tc.alike import alike
+from nicoffload.kernel.tc.template import RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS, TCMSG
 from nicoffload.linux.filter_reading import _state_of
 from nicoffload.model import Match
 from nicoffload.testing import FakeKernel
@@ -52,6 +55,16 @@ def expanded(groups):
 @pytest.mark.parametrize("name", ["tc-6.12-full.bin", "tc-6.12-terse.bin"])
 def test_a_dump_of_a_real_kernel_by_layout_says_what_it_says_one_by_one(name):
     assert said(expanded(alike(datagrams(name)))) == said(read.states(datagrams(name)))
+
+
+def test_what_stands_behind_a_value_is_not_read():
+    """No kernel sends it; damaged messages had it, and broke the reading by layout."""
+    mask = attribute(13, b"\xff" * 4)
+    options = [u32(22, 8), be16(8, 0x0800), attribute(12, bytes([10, 0, 0, 5]) + bytes(8)), mask]
+    payload = TCMSG.pack(0, 7, 0x8000_0001, 0xFFFF_FFF2, 3 << 16 | 0x0008)
+    payload += text(TCA_KIND, "flower") + nested(TCA_OPTIONS, *options)
+    message = struct.pack("=IHHII", 16 + len(payload), RTM_NEWTFILTER, 2, 1, 0) + payload
+    assert said(expanded(alike([message]))) == said(read.states([message]))
 
 
 @pytest.fixture

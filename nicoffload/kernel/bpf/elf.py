@@ -80,7 +80,7 @@ def read_object(data: bytes) -> ObjectFile:
     """
     try:
         return _read(data)
-    except (struct.error, IndexError, ValueError, KeyError) as cause:
+    except (struct.error, IndexError, ValueError, KeyError, OverflowError, StopIteration) as cause:
         raise InvalidRequestError(f"this is no eBPF object that can be loaded: {cause}") from cause
 
 

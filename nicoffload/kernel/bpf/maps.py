@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nicoffload.errors import KernelError, from_errno
+from nicoffload.kernel.attributes import MalformedError
 from nicoffload.kernel.bpf.elf import MapShape
 from nicoffload.kernel.seam import Kernel
 
@@ -34,9 +35,16 @@ MMAPABLE = 1 << 10
 
 
 def possible_cpus(kernel: Kernel) -> int:
-    """Return how many CPUs there may ever be: as many slabs a per-CPU counter has."""
-    text = kernel.read_sysfs("devices/system/cpu/possible").decode().strip()
-    return 1 + max(int(part.split("-")[-1]) for part in text.split(","))
+    """Return how many CPUs there may ever be: as many slabs a per-CPU counter has.
+
+    Raises:
+        MalformedError: The kernel names them in a way that is unknown.
+    """
+    text = kernel.read_sysfs("devices/system/cpu/possible").strip()
+    try:
+        return 1 + max(int(part.split(b"-")[-1]) for part in text.split(b","))
+    except ValueError as cause:
+        raise MalformedError(f"the CPUs that there may be are {text!r}") from cause
 
 
 class BpfMap:

@@ -156,9 +156,12 @@ def _plan(message: bytes) -> _Plan:
         if number == numbers.act:
             for place, (_, begin, end) in enumerate(walk(message, first, last)):
                 _plan_action(message, begin, end, plan, first=place == 0)
-        elif kind == b"flower" and number in flower.VALUES:
-            plan.keys[number] = slice(first, last)
-            plan.free.append(slice(first, last))
+        elif kind == b"flower" and number in flower.VALUE_BYTES:
+            # What is behind a value, as no kernel sends it, is not read, but may not differ.
+            value = slice(first, first + flower.VALUE_BYTES[number])
+            if value.stop <= last:
+                plan.keys[number] = value
+                plan.free.append(value)
     return plan
 
 

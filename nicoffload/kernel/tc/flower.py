@@ -88,14 +88,16 @@ _ICMP: Mapping[int, tuple[Key, Key]] = MappingProxyType(
         IPPROTO_ICMPV6: (Key(55, 56, 1), Key(53, 54, 1)),
     }
 )
-VALUES: frozenset[int] = frozenset(
-    key.value
-    for key in (
-        *(key for name, key in _KEYS.items() if name != "ip_proto"),
-        *(key for pair in (*_PORTS.values(), *_ICMP.values()) for key in pair),
-    )
+VALUE_BYTES: Mapping[int, int] = MappingProxyType(
+    {
+        key.value: key.width
+        for key in (
+            *(key for name, key in _KEYS.items() if name != "ip_proto"),
+            *(key for pair in (*_PORTS.values(), *_ICMP.values()) for key in pair),
+        )
+    }
 )
-"""Attributes that hold what a field is compared with, and may differ between filters that are alike."""
+"""Attributes that hold what a field is compared with, and may differ between filters that are alike; bytes of each."""
 # The fields of the model that stand for a fragment, and flower's two bits (a fragment, the first one) with their mask.
 _FRAGMENTS: Mapping[tuple[int, int], tuple[int, int]] = MappingProxyType(
     {(0, 1): (0, 1), (0, 3): (0, 1), (1, 1): (1, 1), (1, 3): (3, 3), (2, 2): (1, 3), (3, 3): (1, 3)}

@@ -137,12 +137,6 @@ def read_police(options: bytes) -> Police:
     )
 
 
-def index_of(options: bytes) -> int:
-    """Return the number that the parameters ask for; 0 leaves it to the kernel."""
-    found = parse(options, least={})
-    return u32_of(found[1]) if len(found.get(1, b"")) >= 4 else 0
-
-
 def _rate(spec: tuple[int, ...], table: bytes | None, wide: bytes | None) -> Rate | None:
     cell_log, layer, overhead, _, _, rate = spec
     if not rate:

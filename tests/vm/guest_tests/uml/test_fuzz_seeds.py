@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import pytest
 
 from nicoffload.errors import InvalidRequestError, NotSupportedError
 from nicoffload.kernel import Netlink, genetlink
+from nicoffload.kernel.bpf import load_program
 from nicoffload.kernel.bridge import HwMode, read_hwmode
 from nicoffload.kernel.devlink import Devlink, EswitchMode, Handle, RateChange, RateLeaf, RateNode
 from nicoffload.kernel.events import Events, Topic
 from nicoffload.kernel.features import read_features
 from nicoffload.kernel.seam import NETLINK_GENERIC, NETLINK_ROUTE
-from nicoffload.kernel.tc import qdisc
+from nicoffload.kernel.tc import Hook, qdisc
+from nicoffload.kernel.tc.bpf_filter import attach, attached
+from nicoffload.kernel.tc.htb import HtbClass, add_htb, counters, set_class
+from nicoffload.kernel.veth import links, nsid_of
 from nicoffload.kernel.vf import VfLink
 from tests.fuzz import seeds
 from tests.fuzz.tap import TappedKernel
@@ -22,6 +27,7 @@ from tests.kernel.random_vfs import random_requests
 
 OUT = Path("/run/out/fuzz-seeds")
 MBPS = 1_000_000
+RETURNS_0 = bytes.fromhex("b700000000000000 9500000000000000")
 
 
 @pytest.fixture
@@ -67,6 +73,47 @@ def test_qdiscs_and_bridges(kernel, simulated_nic, sh):
     finally:
         sh("ip link del shared")
         sh("ip link del seam")
+
+
+def test_classes_programs_and_links(kernel, sh):
+    sh("ip link add shaped type veth peer name shaped-peer")
+    sh("ip netns add seeds")
+    index = socket.if_nametoindex("shaped")
+    try:
+        with Netlink(kernel, NETLINK_ROUTE) as netlink:
+            add_htb(netlink, index, 1 << 16, 2)
+            for minor, parent in ((1, 0), (2, 1), (3, 1)):
+                one = HtbClass(
+                    class_id=1 << 16 | minor,
+                    parent=1 << 16 | parent,
+                    rate_bps=minor * 10 * MBPS,
+                    ceil_bps=60_000 * MBPS,
+                    burst_bytes=1 << 16,
+                )
+                set_class(netlink, index, one)
+            kernel.take()
+            assert len(counters(netlink, index)) == 3
+            keep("classes", kernel)
+            qdisc.ensure(netlink, index)
+            program = load_program(kernel, "seed", RETURNS_0, "GPL")
+            attach(netlink, Hook.ingress(index), program, "seed")
+            os.close(program)
+            kernel.take()
+            found = attached(netlink, Hook.ingress(index))
+            assert found is not None
+            assert found[1] == "seed"
+            keep("programs", kernel)
+            assert "shaped" in {one.ifname for one in links(netlink)}
+            keep("links", kernel)
+            elsewhere = kernel.open_namespace("/run/netns/seeds")
+            assert nsid_of(netlink, elsewhere) is None
+            sh("ip netns set seeds 7")
+            assert nsid_of(netlink, elsewhere) == 7
+            os.close(elsewhere)
+            keep("namespaces", kernel)
+    finally:
+        sh("ip link del shaped")
+        sh("ip netns del seeds")
 
 
 def test_families_and_devlink(kernel, simulated_nic):
