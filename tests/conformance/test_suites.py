@@ -25,6 +25,13 @@ class TestMine(Rates):
     {more}
 """
 
+FILE = """
+    @pytest.fixture
+    def expected_failures(self):
+        import pathlib
+        return pathlib.Path("expected.toml")
+"""
+
 
 def outcomes(pytester, family, more=""):
     pytester.makepyfile(ADOPTION.format(family=family, more=more))
@@ -47,15 +54,18 @@ def test_an_expected_failure_that_does_not_fail_is_reported(pytester):
     (pytester.path / "expected.toml").write_text(
         '[[failure]]\ncase = "RT-11[max_tx]"\nreason = "the NIC forgets"\n'
     )
-    more = """
-    @pytest.fixture
-    def expected_failures(self):
-        import pathlib
-        return pathlib.Path("expected.toml")
-"""
-    result = outcomes(pytester, "ixgbe", more)
+    result = outcomes(pytester, "ixgbe", FILE)
     result.assert_outcomes(passed=len(select(["RT"])) - 1, failed=1)
     result.stdout.fnmatch_lines(["*RT-11?max_tx?: expected to fail (the NIC forgets), and it does not*"])
+
+
+def test_an_expected_failure_of_a_part_that_is_gone_is_reported(pytester):
+    (pytester.path / "expected.toml").write_text(
+        '[[failure]]\ncase = "RT-11[gone]"\nreason = "the NIC forgets"\n'
+    )
+    result = outcomes(pytester, "ixgbe", FILE)
+    result.assert_outcomes(passed=len(select(["RT"])) - 1, failed=1)
+    result.stdout.fnmatch_lines(["expected to fail, and there is no such part: *RT-11?gone?: the NIC forgets"])
 
 
 @pytest.mark.parametrize("name", ["test_behaviour", "groups", "pytest_generate_tests"])

@@ -18,7 +18,7 @@ class ExpectedFailure:
 
     Args:
         case: ``FL-05`` for all parts of a behaviour, or ``FL-05[fdir]`` for one.
-        family: The NIC family that it is about; empty for all.
+        family: The NIC family that it is about; empty for all, of which each must have the part.
         reason: Why it fails, for people.
     """
 

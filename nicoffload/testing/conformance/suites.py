@@ -77,19 +77,22 @@ class Suite:
         driver.close()
         entries = load_expected_failures(expected_failures) if expected_failures is not None else ()
         results, residue = try_behaviour(nic_under_test, behaviour, profile)
-        cases, _ = judged(results, _about(entries, behaviour), profile.family)
+        cases, unused = judged(results, _about(entries, behaviour), profile.family)
         for case in cases:
             record_property(case.name, f"{case.verdict.value}: {case.reason}")
-        _conclude(behaviour, cases, residue)
+        _conclude(behaviour, cases, residue, unused)
 
 
 def _about(entries: tuple[ExpectedFailure, ...], behaviour: Behaviour) -> tuple[ExpectedFailure, ...]:
     return tuple(each for each in entries if each.case.partition("[")[0] == behaviour.number)
 
 
-def _conclude(behaviour: Behaviour, cases: tuple[CaseResult, ...], residue: list[str]) -> None:
+def _conclude(
+    behaviour: Behaviour, cases: tuple[CaseResult, ...], residue: list[str], unused: tuple[str, ...]
+) -> None:
     bad = [f"{case.name}: {case.reason}" for case in cases if case.verdict in (Verdict.FAILED, Verdict.STALE)]
     bad += [f"left behind: {text}" for text in residue]
+    bad += [f"expected to fail, and there is no such part: remove the entry {text}" for text in unused]
     if bad:
         pytest.fail(f"{behaviour.number} {behaviour.title}\n" + "\n".join(bad), pytrace=False)
     verdicts = {case.verdict for case in cases}
