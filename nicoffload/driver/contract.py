@@ -380,6 +380,13 @@ class Driver(ABC):
         """Return what the journal files this NIC's records under: stable across restarts and renames."""
         return self.info.pci_address or self.info.name
 
+    def port(self) -> str:
+        """Return which of the NIC's ports it was opened by, where each has rules of its own; empty for the first.
+
+        Rules and changes are of a port, VFs and their leases of the NIC.
+        """
+        return ""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the NIC; what is installed stays. Repeatable."""

@@ -69,6 +69,10 @@ class LinuxDriver(Driver):
             str(self.nic.place.handle) if self.nic.place.handle.bus != "pci" else self.nic.place.handle.name
         )
 
+    def port(self) -> str:
+        """Return the port that the network device stands for, where the NIC has several."""
+        return self.nic.port()
+
     def capabilities(self) -> Sequence[Capability]:
         """Return what the profile declares, refined by what the NIC says now."""
         return answers(self.profile, self.probe())

@@ -19,6 +19,7 @@ from nicoffload.profiles.types import NicProfile
 UPLINK_PORT = 0
 POLL_S = 0.05
 """How long to wait before a state is looked at again."""
+_FIRST_SIMULATED = "p1"
 _OWN_ROLES = (Role.PF, Role.UPLINK)
 _FEATURES = {name.value: name for name in FeatureName} | {"ntuple": FeatureName.NTUPLE}
 
@@ -145,6 +146,20 @@ class LinuxNic:
             )
         self._ifindex = found.ifindex
         return found
+
+    def port(self) -> str:
+        """Return what tells its network device from those of other ports of one device; empty for the first.
+
+        PCI drivers that make several (mlx4) number them in ``dev_port``, from 0; netdevsim has port names alone.
+        """
+        try:
+            own = self.pf()
+            number = self.kernel.read_sysfs(f"class/net/{own.ifname}/dev_port").decode().strip()
+        except (NicOffloadError, OSError):
+            return ""
+        if number != "0":
+            return f"port {number}"
+        return own.port_name if self.place.handle.bus != "pci" and own.port_name != _FIRST_SIMULATED else ""
 
     def ports(self) -> Ports:
         """Return the devices of the switch's ports.

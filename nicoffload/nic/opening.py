@@ -114,5 +114,5 @@ def _journal(
     lock = FileLock(
         folder / f"nic-{digest}.lock", holder=owner, device=name, timeout_s=lock_timeout_s, sleep_s=sleep_s
     )
-    journal = SqliteJournal(opened.connection, path, identity, lock)
+    journal = SqliteJournal(opened.connection, path, identity, lock, port=driver.port())
     return journal, Recovery(damaged=opened.damaged, salvaged=opened.salvaged)

@@ -56,13 +56,17 @@ class SqliteJournal(Journal):
         path: The file.
         nic: `Driver.identity` of the NIC.
         lock: The writer's lock of this NIC.
+        port: `Driver.port` of it: changes and rules are of a port, leases of the NIC.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, nic: str, lock: FileLock) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, nic: str, lock: FileLock, *, port: str = ""
+    ) -> None:
         self._db: sqlite3.Connection | None = connection
         self._path = path
         self._inode = path.stat().st_ino
         self._nic = nic
+        self._side = f"{nic} {port}" if port else nic
         self._lock = lock
 
     @contextmanager
@@ -96,7 +100,7 @@ class SqliteJournal(Journal):
         """Return the rules of ours that no unfinished change touches."""
         with self._reading() as db:
             rows = db.execute(
-                "SELECT rule_id, tbl, slot, body FROM rules WHERE nic = ? AND change IS NULL", (self._nic,)
+                "SELECT rule_id, tbl, slot, body FROM rules WHERE nic = ? AND change IS NULL", (self._side,)
             ).fetchall()
         return [record for row in rows if (record := _record(*row)) is not None]
 
@@ -106,17 +110,17 @@ class SqliteJournal(Journal):
             titles = {
                 number: (title, bool(failed))
                 for number, title, failed in db.execute(
-                    "SELECT number, title, failed FROM changes WHERE nic = ?", (self._nic,)
+                    "SELECT number, title, failed FROM changes WHERE nic = ?", (self._side,)
                 )
             }
             of_rules = db.execute(
                 "SELECT change, rule_id, was_tbl, was_slot, was_body, tbl, slot, body FROM rules"
                 " WHERE change IS NOT NULL AND nic = ?",
-                (self._nic,),
+                (self._side,),
             ).fetchall()
             of_steps = db.execute(
                 "SELECT change, kind, target, before, after FROM steps WHERE nic = ? ORDER BY change, seq",
-                (self._nic,),
+                (self._side,),
             ).fetchall()
         # A damaged journal may have lost the row of a change and kept what belongs to it.
         numbers = sorted(
@@ -139,7 +143,7 @@ class SqliteJournal(Journal):
 
     def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:
         """Record what is about to change, for good, and return the number of the change."""
-        nic = self._nic
+        nic = self._side
         with self._transaction() as db:
             self._advance(db)
             number = db.execute("INSERT INTO changes (nic, title) VALUES (?, ?)", (nic, title)).lastrowid
@@ -172,7 +176,7 @@ class SqliteJournal(Journal):
         with self._transaction() as db:
             db.executemany(
                 "DELETE FROM rules WHERE nic = ? AND rule_id = ?",
-                ((self._nic, rule.bytes) for rule in dropped),
+                ((self._side, rule.bytes) for rule in dropped),
             )
             self._put_where(db, moved)
             db.execute("DELETE FROM rules WHERE change = ? AND body IS NULL", (number,))
@@ -192,7 +196,7 @@ class SqliteJournal(Journal):
         """Record that a change was taken back, but for what is stuck."""
         with self._transaction() as db:
             # Kept apart under a number of its own while the rest is settled.
-            stuck = [(-number, self._nic, rule.bytes) for rule in stuck_rules]
+            stuck = [(-number, self._side, rule.bytes) for rule in stuck_rules]
             db.executemany("UPDATE rules SET change = ? WHERE nic = ? AND rule_id = ?", stuck)
             db.execute("DELETE FROM rules WHERE change = ? AND was_body IS NULL", (number,))
             db.execute(
@@ -216,10 +220,10 @@ class SqliteJournal(Journal):
     def replace_rules(self, records: Sequence[RuleRecord]) -> None:
         """Make these the rules that are ours: what adoption found."""
         with self._transaction() as db:
-            db.execute("DELETE FROM rules WHERE nic = ? AND change IS NULL", (self._nic,))
+            db.execute("DELETE FROM rules WHERE nic = ? AND change IS NULL", (self._side,))
             db.executemany(
                 "INSERT OR REPLACE INTO rules (nic, rule_id, tbl, slot, body) VALUES (?, ?, ?, ?, ?)",
-                ((self._nic, record.rule_id.bytes, *_columns(record)) for record in records),
+                ((self._side, record.rule_id.bytes, *_columns(record)) for record in records),
             )
             self._advance(db)
 
@@ -286,7 +290,7 @@ class SqliteJournal(Journal):
     def _put_where(self, db: sqlite3.Connection, moved: Sequence[RuleRecord]) -> None:
         db.executemany(
             "UPDATE rules SET tbl = ?, slot = ? WHERE nic = ? AND rule_id = ?",
-            ((record.table, record.slot, self._nic, record.rule_id.bytes) for record in moved),
+            ((record.table, record.slot, self._side, record.rule_id.bytes) for record in moved),
         )
 
     def _forget(self, db: sqlite3.Connection, number: int) -> None:

@@ -65,7 +65,9 @@ def test_an_expected_failure_of_a_part_that_is_gone_is_reported(pytester):
     )
     result = outcomes(pytester, "ixgbe", FILE)
     result.assert_outcomes(passed=len(select(["RT"])) - 1, failed=1)
-    result.stdout.fnmatch_lines(["expected to fail, and there is no such part: *RT-11?gone?: the NIC forgets"])
+    result.stdout.fnmatch_lines(
+        ["expected to fail, and there is no such part: *RT-11?gone?: the NIC forgets"]
+    )
 
 
 @pytest.mark.parametrize("name", ["test_behaviour", "groups", "pytest_generate_tests"])

@@ -301,6 +301,23 @@ def test_two_nics_share_the_file_and_not_the_records(open_fake, tmp_path, rule, 
     assert len(open_fake(second).flows()) == 2
 
 
+def test_two_ports_of_one_nic_share_its_leases_and_not_its_rules(open_fake, tmp_path, rule, monkeypatch):
+    first = FakeDriver(path=tmp_path / "one")
+    second = FakeDriver(path=tmp_path / "two")
+    monkeypatch.setattr(second, "port", lambda: "port 1", raising=False)
+    one, two = open_fake(first), open_fake(second)
+    one.add_flows([rule(1)])
+    lease = one.lease_vf("vm", ttl_s=60)
+    assert two.flows() == ()
+    assert two.recovery.clean
+    two.add_flows([rule(2), rule(3)])
+    assert two.leases() == (lease,)
+    one.close()
+    two.close()
+    assert len(open_fake(first).flows()) == 1
+    assert len(open_fake(second).flows()) == 2
+
+
 def test_a_journal_that_was_put_aside_under_us(open_fake, tmp_path, rule):
     driver = FakeDriver(path=tmp_path / "nic")
     nic = open_fake(driver)

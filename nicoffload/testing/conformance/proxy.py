@@ -152,6 +152,10 @@ class Between(Driver):
         """Return what the journal files the NIC's records under."""
         return self._driver.identity()
 
+    def port(self) -> str:
+        """Return the port whose rules these are."""
+        return self._driver.port()
+
     def close(self) -> None:
         """Leave the other driver open."""
 

@@ -127,6 +127,7 @@ class Sysfs:
         """Yield the network devices that hang on a function: its own, and of a PF the representors."""
         if one.netdev is not None:
             yield one.netdev
+        yield from one.ports
         if one.vf is None:
             yield from one.nic.representors.values()
 
@@ -136,8 +137,9 @@ class Sysfs:
 
         def lookup(name: str) -> Node | None:
             netdev = self._world.netdev_named(name)
-            ours = netdev is not None and (netdev.nic, netdev.pci_address) == (one.nic, one.address)
-            return show_netdev(netdev, one.address) if netdev is not None and ours else None
+            if netdev is None or netdev.pci_address != one.address:
+                return None
+            return show_netdev(netdev, one.address) if netdev.nic is one.nic or netdev in one.ports else None
 
         return Folder(entries, lookup)
 

@@ -31,6 +31,7 @@ def show_netdev(netdev: FakeNetdev, parent: str) -> Folder:
         "type": fixed("772" if netdev.kind is NetdevKind.OTHER and netdev.ifname == "lo" else "1"),
         "phys_switch_id": _perhaps(netdev.switch_id.hex()),
         "phys_port_name": _perhaps(netdev.port_name),
+        "dev_port": fixed(str(netdev.dev_port)),
         "phys_port_id": _perhaps(""),
         "queues": Folder(lambda: _queues(netdev)),
         "subsystem": Link("../../../../../class/net"),

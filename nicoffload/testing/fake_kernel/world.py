@@ -54,6 +54,7 @@ class FakeNetdev:
         pci_address: The function that it hangs on; empty for none.
         switch_id: The switch that it is a port of; empty for none.
         port_name: Its port name (``p0``, ``pf0vf3``); empty for none.
+        dev_port: Number of its port, where its driver numbers those of one function.
         mac: Its address, 48 bits.
         mtu: Its greatest packet.
         up: Whether an administrator has set it up.
@@ -68,6 +69,7 @@ class FakeNetdev:
     pci_address: str = ""
     switch_id: bytes = b""
     port_name: str = ""
+    dev_port: int = 0
     mac: int = 0
     mtu: int = 1500
     up: bool = False
@@ -87,6 +89,7 @@ class FakeFunction:
         driver: Driver that is bound; empty for none.
         driver_override: The only driver that may be; empty for any.
         netdev: Its own network device; None while no driver of the host has it.
+        ports: The network devices of its second port and further ones, each with hardware of its own.
         iommu_group: Number of its IOMMU group.
         numa_node: NUMA node that it is near to; -1 where the platform does not say.
         reset_methods: How it can be reset, best first.
@@ -100,6 +103,7 @@ class FakeFunction:
     driver: str = ""
     driver_override: str = ""
     netdev: FakeNetdev | None = None
+    ports: list[FakeNetdev] = field(default_factory=list)
     iommu_group: int = 0
     numa_node: int = -1
     reset_methods: tuple[str, ...] = ("flr", "bus")

@@ -2,9 +2,15 @@
 
 import pytest
 
+from nicoffload import open_nic
 from nicoffload.errors import NotSupportedError
 from nicoffload.model import FlowRule, Match, RateLimit, ToQueue, VfConfig, VlanTag
-from tests.linux.plugged import live
+from nicoffload.testing.emulator.config import Config
+from nicoffload.testing.emulator.device import Device
+from nicoffload.testing.emulator.faults import Faults
+from nicoffload.testing.fake_kernel import FakeNic
+from nicoffload.testing.fake_kernel.netdevs import make_pf
+from tests.linux.plugged import ADDRESS, live, registry
 
 TCP = {"eth_type": 0x0800, "ip_proto": 6}
 
@@ -21,6 +27,43 @@ def test_vfs_are_not_made_at_run_time_and_the_error_says_how_they_are(nic):
     assert info.value.errno == 2
     assert "num_vfs" in info.value.hint
     assert nic.driver.equivalents_of_count(2) == ()
+
+
+def test_the_two_ports_of_a_function_have_rules_of_their_own_and_vfs_in_common(nic, tmp_path):
+    kernel = nic.kernel
+    other = FakeNic(
+        nic.nic.profile, Device(nic.nic.profile.document, Config(prepared=True), Faults([])), ADDRESS
+    )
+    netdev = make_pf(kernel.world, other, "eth1")
+    netdev.dev_port, netdev.up, other.function = 1, True, nic.nic.function
+    kernel.world.add_netdev(netdev)
+    nic.nic.function.ports.append(netdev)
+
+    def opened(name):
+        return open_nic(
+            name,
+            registry=registry(kernel),
+            state_dir=tmp_path,
+            monotonic_s=kernel.monotonic_s,
+            sleep_s=kernel.sleep_s,
+        )
+
+    def rule(port):
+        return FlowRule(match=Match.of(ipv4_dst="10.0.0.1", tp_dst=port, **TCP), actions=(ToQueue(queue=1),))
+
+    second = registry(kernel).open("eth1")
+    assert (nic.driver.identity(), nic.driver.port()) == (ADDRESS, "")
+    assert (second.identity(), second.port()) == (ADDRESS, "port 1")
+    with opened("eth0") as one, opened("eth1") as two:
+        one.add_flows([rule(80)])
+        two.add_flows([rule(90), rule(91)])
+        assert [len(each.tables[0].entries) for each in (nic.hardware, other.device)] == [1, 2]
+        lease = one.lease_vf("vm", ttl_s=60)
+        assert two.leases() == (lease,)
+    for name, ports in ((ADDRESS, [80]), ("eth0", [80]), ("eth1", [90, 91])):
+        with opened(name) as again:
+            assert [flow.rule.match.values[-1] for flow in again.flows()] == ports
+            assert again.recovery.clean
 
 
 def test_the_location_is_the_priority(nic, tmp_path):
