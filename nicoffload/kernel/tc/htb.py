@@ -41,7 +41,8 @@ class HtbClass:
         parent: That of the class that it shares; the qdisc's handle (minor 0) at the top.
         rate_bps: What it is sure of, in bits per second, at least 8.
         ceil_bps: What it may have at most.
-        burst_bytes: What it may send at once; at least one segmentation-offload packet (64 KiB).
+        burst_bytes: What it may send at once of what it is sure of; at least one segmentation-offload packet (64 KiB).
+        ceil_burst_bytes: Likewise, of what it may have at most.
         quantum_bytes: What it sends in a turn when classes share what is left.
     """
 
@@ -50,6 +51,7 @@ class HtbClass:
     rate_bps: int
     ceil_bps: int
     burst_bytes: int
+    ceil_burst_bytes: int
     quantum_bytes: int = 60_000
 
 
@@ -88,7 +90,7 @@ def add_htb(netlink: Netlink, ifindex: int, handle: int, default_minor: int) -> 
 def set_class(netlink: Netlink, ifindex: int, one: HtbClass) -> None:
     """Make a class or change it. Repeatable; what is queued in it stays.
 
-    Equivalent to: ``tc class replace dev X parent P classid C htb rate R ceil C burst B cburst B quantum Q``
+    Equivalent to: ``tc class replace dev X parent P classid C htb rate R ceil C burst B cburst CB quantum Q``
 
     Raises:
         NicOffloadError: The kernel refuses.
@@ -96,7 +98,7 @@ def set_class(netlink: Netlink, ifindex: int, one: HtbClass) -> None:
     rate, ceil = max(one.rate_bps // 8, 1), max(one.ceil_bps // 8, 1)
     parms = _spec(rate) + _spec(ceil)
     parms += _OPTION.pack(
-        _ticks(one.burst_bytes, rate), _ticks(one.burst_bytes, ceil), one.quantum_bytes, 0, 0
+        _ticks(one.burst_bytes, rate), _ticks(one.ceil_burst_bytes, ceil), one.quantum_bytes, 0, 0
     )
     options = [
         attribute(_PARMS, parms),

@@ -13,8 +13,13 @@ DEFAULT_LINK_BPS = 10_000_000_000
 _HANDLE = 1 << 16
 _ROOT_CLASS = _HANDLE | 1
 _GSO_BYTES = 65_536
-_TURNS_PER_S = 1000
-"""What a class may send at once is what it gets in a thousandth of a second, and at least one large packet."""
+_CEIL_TURNS_PER_S, _GUARANTEE_TURNS_PER_S = 250, 50
+"""What a class may send at once is what it gets in this part of a second, and at least one large packet.
+
+A sender that waits for a core waits for a tick of the kernel's clock, 4 ms, or for some; what it did not send then,
+it may send afterwards. Of what it is sure of it may catch up with more: it stays within what it may have at most.
+"""
+_LARGEST_SHARE = 16
 _SMALLEST_BPS = 8_000
 
 
@@ -53,10 +58,13 @@ def apply(device: SoftDevice) -> None:
         htb.add_htb(device.netlink, layout.SHAPER_IN, _HANDLE, 0)
     whole = link_bps(device)
     _set(device, _ROOT_CLASS, _HANDLE, whole, whole)
+    smallest = min((int(port["min_tx_bps"]) for port in ports if port["min_tx_bps"]), default=_SMALLEST_BPS)
     for port in ports:
         guaranteed = int(port["min_tx_bps"]) or _SMALLEST_BPS
         most = int(port["max_tx_bps"]) or whole
-        _set(device, int(port["class_id"]), _ROOT_CLASS, min(guaranteed, most), min(most, whole))
+        # What others leave is shared as the guarantees are: equal parts would be much to who has the smallest one.
+        share = min(max(guaranteed / smallest, 1), _LARGEST_SHARE)
+        _set(device, int(port["class_id"]), _ROOT_CLASS, min(guaranteed, most), min(most, whole), share)
         port["flags"] |= layout.PORT_SHAPED
 
 
@@ -72,12 +80,19 @@ def _has_root(device: SoftDevice) -> bool:
     return any(one.class_id == _ROOT_CLASS for one in htb.counters(device.netlink, layout.SHAPER_IN))
 
 
-def _set(device: SoftDevice, class_id: int, parent: int, rate_bps: int, ceil_bps: int) -> None:
-    burst = max(_GSO_BYTES, ceil_bps // 8 // _TURNS_PER_S)
+def _set(
+    device: SoftDevice, class_id: int, parent: int, rate_bps: int, ceil_bps: int, share: float = 1.0
+) -> None:
     htb.set_class(
         device.netlink,
         layout.SHAPER_IN,
         htb.HtbClass(
-            class_id=class_id, parent=parent, rate_bps=rate_bps, ceil_bps=ceil_bps, burst_bytes=burst
+            class_id=class_id,
+            parent=parent,
+            rate_bps=rate_bps,
+            ceil_bps=ceil_bps,
+            burst_bytes=max(_GSO_BYTES, rate_bps // 8 // _GUARANTEE_TURNS_PER_S),
+            ceil_burst_bytes=max(_GSO_BYTES, ceil_bps // 8 // _CEIL_TURNS_PER_S),
+            quantum_bytes=int(_GSO_BYTES * share),
         ),
     )
