@@ -128,3 +128,59 @@ def test_a_desired_state_of_vfs_and_rates(simulated_nic, nicoffload, tell, sh, a
     )
     assert first == second
     assert first[0][0]["address"] == "02:00:00:00:00:07"
+
+
+def explained(nicoffload, *words: object) -> list[str]:
+    """Run a command of ours that explains itself, and return the commands that it says would do the same."""
+    said = nicoffload(*words, "--explain")
+    assert said.status == 0, said.err + said.out
+    told = commands(said.out)
+    assert told, said.out
+    return told
+
+
+def test_the_mode_of_the_switch_and_rates_through_devlink(simulated_nic, nicoffload, tell, sh, ask, tmp_path):
+    ours, theirs = simulated_nic(), simulated_nic()
+    for nic in (ours, theirs):
+        sh(f"ethtool -K {nic.netdevs[0]} hw-tc-offload off")
+    told = explained(nicoffload, "vf", "create", ours.handle, 2)
+    run(renamed_before(told, ours, theirs), tell, sh)
+    assert len(ask(f"ip -j -d link show dev {theirs.netdevs[0]}")[0]["vfinfo_list"]) == 2
+    file = tmp_path / "state.yaml"
+    file.write_text('flows: ["tcp,nw_dst=10.0.0.5,tp_dst=443 actions=drop"]\n', "utf-8")
+    told = explained(nicoffload, "apply", ours.handle, "--file", file, "--yes")
+    assert f"devlink dev eswitch set {ours.handle} mode switchdev" in told
+    run(renamed_before(told, ours, theirs), tell, sh)
+    modes = [ask(f"devlink -j dev eswitch show {nic.handle}")["dev"][nic.handle] for nic in (ours, theirs)]
+    assert modes[0] == modes[1]
+    assert modes[0]["mode"] == "switchdev"
+    assert placeless(shown(ours.netdevs[0])) == placeless(shown(theirs.netdevs[0])) != []
+    for bounds in (("--max", "800M"), ("--min", "80M", "--max", "none")):
+        told = explained(nicoffload, "rate", "set", ours.handle, "vf:1", *bounds)
+        assert told[0].startswith("devlink port function rate set "), told
+        run([renamed(line, ours, theirs) for line in told], tell, sh)
+        rates = ask("devlink -j port function rate show")["rate"]
+        mine, his = (
+            {
+                name.rsplit("/", 1)[1]: rate
+                for name, rate in rates.items()
+                if name.startswith(f"{nic.handle}/")
+            }
+            for nic in (ours, theirs)
+        )
+        assert mine == his
+    told = explained(nicoffload, "flow", "del", ours.handle, "--all")
+    run([renamed(line, ours, theirs) for line in told], tell, sh)
+    assert shown(ours.netdevs[0]) == shown(theirs.netdevs[0]) == ([], [])
+
+
+def renamed_before(told: list[str], ours, theirs) -> list[str]:
+    """Return commands for the other NIC that were told before ours had its representors."""
+    names = {
+        ours.netdevs[0]: theirs.netdevs[0],
+        ours.handle: theirs.handle,
+        f"netdevsim{ours.number}": f"netdevsim{theirs.number}",
+    }
+    for name, other in names.items():
+        told = [re.sub(rf"\b{re.escape(name)}\b", other, line) for line in told]
+    return told
