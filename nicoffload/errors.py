@@ -84,6 +84,9 @@ class NicOffloadError(Exception):
         # Which item of a request for many it is about; who collects the errors sets it. Apart from the message, which
         # stays the same whatever else was asked for with it.
         self.subject = ""
+        # Whether what was asked for may have been done all the same: the kernel's answer was lost, and looking did not
+        # tell. Whoever undoes a request has to undo this part too.
+        self.uncertain = False
 
     def __str__(self) -> str:
         device = f"{self.device}: " if self.device else ""

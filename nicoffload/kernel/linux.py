@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import select
 import socket
@@ -56,6 +57,8 @@ class LinuxChannel(NetlinkChannel):
             self._socket.close()
             raise
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
+        self._poll = select.poll()  # not select(2), which takes no descriptor from 1024
+        self._poll.register(self._socket, select.POLLIN)
 
     def _set_up(self) -> None:
         for forced, polite in ((_SO_SNDBUFFORCE, socket.SO_SNDBUF), (_SO_RCVBUFFORCE, socket.SO_RCVBUF)):
@@ -76,7 +79,7 @@ class LinuxChannel(NetlinkChannel):
     def receive(self, timeout_s: float | None = None) -> bytes:
         """Return the next datagram from the kernel."""
         while True:
-            if timeout_s is not None and not select.select([self._socket], [], [], timeout_s)[0]:
+            if timeout_s is not None and not self._poll.poll(math.ceil(timeout_s * 1000)):
                 raise TimeoutError(errno.ETIMEDOUT, "no answer from the kernel")
             size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
             if flags & socket.MSG_TRUNC:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +38,7 @@ ANSWER_TIMEOUT_S = 30.0
 MAX_DUMP_BYTES = 2 << 30
 _DUMP_ATTEMPTS = 16
 _MAX_SEQUENCE = 0xFFFF_FFFF
+_MAX_DRAINED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +84,13 @@ class BatchAnswer:
     Args:
         refusals: Sequence number to refusal; a message that is not here succeeded.
         replies: Messages that came back (with `NLM_F_ECHO`).
+        warnings: Sequence number to what the kernel said (extack) of a message that it took all the same. It says so
+            only in an acknowledgement, so of a batch at most the last message has one.
     """
 
     refusals: dict[int, KernelRefusal]
     replies: Sequence[Message]
+    warnings: dict[int, str] = field(default_factory=dict)
 
 
 def encode(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
@@ -212,8 +216,10 @@ class Netlink:
         The kernel works on all of them, one after the other, and answers each that fails, asked or not. So every
         refusal ends at its own message, and the acknowledgement of the last one says that there are no more.
 
+        What is left of the answer to an earlier request is passed over.
+
         Args:
-            data: The messages, each with a sequence number of `reserve`, each a multiple of 4 bytes long.
+            data: The messages, with sequence numbers of `reserve` in a row, each a multiple of 4 bytes long.
             last: Sequence number of the last one, which has `NLM_F_ACK`.
 
         Raises:
@@ -221,21 +227,28 @@ class Netlink:
         """
         refusals: dict[int, KernelRefusal] = {}
         replies: list[Message] = []
+        warnings: dict[int, str] = {}
+        first: int = HEADER.unpack_from(data)[3]
         try:
             self._channel.send(data)
             while True:
                 for message in messages(self._channel.receive(ANSWER_TIMEOUT_S)):
+                    if not first <= message.sequence <= last:
+                        continue
                     if message.kind == NLMSG_ERROR:
                         found = refusal(message)
                         if found.errno:
                             refusals[message.sequence] = found
+                        elif found.text:
+                            warnings[message.sequence] = found.text
                         if message.sequence == last:
-                            return BatchAnswer(refusals=refusals, replies=replies)
+                            return BatchAnswer(refusals=refusals, replies=replies, warnings=warnings)
                     else:
                         replies.append(message)
         except NicOffloadError:
             raise
         except OSError as cause:
+            self._drain()
             raise self._lost(cause) from cause
 
     def dump(self, kind: int, payload: bytes, *, capability: str) -> list[bytes]:
@@ -285,7 +298,22 @@ class Netlink:
         except NicOffloadError:
             raise
         except OSError as cause:
+            self._drain()
             raise self._lost(cause) from cause
+
+    def _drain(self) -> None:
+        """Read what waits, and forget it.
+
+        A socket that overflowed takes no message more until it is empty (af_netlink.c:netlink_rcv_wake), so the next
+        answer would be lost as well.
+        """
+        for _ in range(_MAX_DRAINED):
+            try:
+                self._channel.receive(0)
+            except TimeoutError:
+                return
+            except OSError:  # the overflow is told once more
+                continue
 
     def _lost(self, cause: OSError) -> KernelError:
         return KernelError(

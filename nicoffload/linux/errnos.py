@@ -110,7 +110,7 @@ def explain(
         capability: What the operation belongs to.
         device: The NIC.
     """
-    if error.errno is None:
+    if error.errno is None or error.uncertain:
         return error
     found = meanings(profile, operation, error.errno, situation)
     if not found:

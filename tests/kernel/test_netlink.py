@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import struct
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from nicoffload.errors import DeviceBusyError, KernelError, NotSupportedError, ResourceExhaustedError
 from nicoffload.kernel import Netlink
 from nicoffload.kernel.attributes import MalformedError
+from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.netlink import NLM_F_ACK, encode
 from tests.kernel.scripted import ScriptedKernel, acknowledge, error, message
 
@@ -89,3 +92,35 @@ def test_a_length_that_lies_is_malformed(junk):
         opened(lambda _: [junk]).request(44, 0, b"")
     with pytest.raises(MalformedError):
         opened(lambda _: [junk]).dump(46, b"", capability="flow_filters")
+
+
+def test_what_is_left_of_an_earlier_request_is_no_answer():
+    left = error(17, 7) + message(44, 0, 7, b"old!")
+    netlink = opened(lambda data: [left, message(44, 0, sequence_of(data), b"new!"), *acknowledge(data)])
+    refused, replies = netlink.request(44, 0, b"")
+    assert refused is None
+    assert [bytes(reply.payload) for reply in replies] == [b"new!"]
+
+
+def test_a_warning_of_success_is_kept():
+    netlink = opened(lambda data: [error(0, sequence_of(data), "not in hardware")])
+    number = netlink.reserve(1)
+    answer = netlink.batch(encode(44, NLM_F_ACK, number, b""), number)
+    assert (answer.refusals, answer.warnings) == ({}, {number: "not in hardware"})
+
+
+def test_more_descriptors_than_select_takes_do_no_harm():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1200:
+        pytest.skip(f"this process may not have 1200 open files, only {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(1030):
+                stack.enter_context(open("/dev/null", "rb"))  # noqa: PTH123  (a thousand of them)
+            with Netlink(LinuxKernel(), 0) as netlink:
+                assert netlink.dump(18, bytes(16), capability="link")
+                with pytest.raises(TimeoutError):
+                    netlink._channel.receive(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

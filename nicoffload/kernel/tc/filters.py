@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,13 +18,13 @@ from nicoffload.errors import (
     NotSupportedError,
 )
 from nicoffload.kernel.attributes import u32
-from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Message
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE
 from nicoffload.kernel.tc import flower, matchall, read
 from nicoffload.kernel.tc.actions import cookie_offset, encode_actions
 from nicoffload.kernel.tc.alike import Alike, alike
-from nicoffload.kernel.tc.bulk import send_rows
+from nicoffload.kernel.tc.bulk import placed, send_rows
 from nicoffload.kernel.tc.columns import FilterColumns, columns
-from nicoffload.kernel.tc.hooked import Hooked
+from nicoffload.kernel.tc.hooked import Hooked, removable
 from nicoffload.kernel.tc.template import (
     RTM_NEWTFILTER,
     Keys,
@@ -41,7 +40,6 @@ from nicoffload.model import Masked
 FilterOutcome = FilterRef | NicOffloadError
 """What became of one filter of a bulk call: where it is, or why it is not."""
 
-_HANDLE = struct.Struct("=8xI")
 _BLANK_ID = bytes(16)
 _HANDLE_ATTEMPTS = 4
 
@@ -118,7 +116,8 @@ class TcFilters(Hooked):
 
         Returns:
             For each filter where it is; or `ConflictError`: the handle is taken; `NotSupportedError`: the classifier
-            or (for `Placing.HARDWARE`) the NIC can't; `ResourceExhaustedError`: the NIC is full; and so on.
+            or (for `Placing.HARDWARE`) the NIC can't; `ResourceExhaustedError`: the NIC is full; and so on. Where the
+            kernel's answer is lost it is read what stands; an error that is `uncertain` says that this failed too.
 
         Raises:
             InvalidRequestError: No such kind.
@@ -149,7 +148,7 @@ class TcFilters(Hooked):
             chosen = [items[place] for place in group.places]
             for sent in send_rows(self._netlink, group.template, _rows(group, chosen)):
                 for row in range(sent.start, sent.stop):
-                    handle = chosen[row].handle or _echoed_handle(sent.replies.get(row))
+                    handle = placed(sent, row, chosen[row].handle)
                     outcomes[group.places[row]] = _ref(chosen[row], handle, group.template.protocol, kind)
                 for row, error in sent.errors(
                     f"installing a {kind} filter",
@@ -222,12 +221,11 @@ class TcFilters(Hooked):
     def delete_many(self, refs: Sequence[FilterRef]) -> list[NicOffloadError | None]:
         """Remove filters in one go; answer i is None when filter i is gone by this call, else why it is not.
 
+        A pref or a handle of 0, which to the kernel means all there are, is refused.
+
         Equivalent to: ``tc -batch`` with a line ``filter del dev NIC ingress protocol P pref N handle H flower`` each.
         """
-        answers: list[NicOffloadError | None] = [None] * len(refs)
-        shapes: dict[tuple[str, int], list[int]] = {}
-        for place, ref in enumerate(refs):
-            shapes.setdefault((ref.kind, ref.protocol), []).append(place)
+        answers, shapes = removable(refs, self._device)
         for (kind, protocol), places in shapes.items():
             rows = Rows(
                 columns=(),
@@ -443,10 +441,3 @@ def _value_columns(template: Template, chosen: Sequence[TcFilter]) -> list[npt.N
 
 def _ref(item: TcFilter, handle: int, protocol: int, kind: str) -> FilterRef:
     return FilterRef(pref=item.pref, handle=handle, chain=item.chain, protocol=protocol, kind=kind)
-
-
-def _echoed_handle(reply: Message | None) -> int:
-    if reply is None or reply.kind != RTM_NEWTFILTER or len(reply.payload) < _HANDLE.size:
-        return 0
-    handle: int = _HANDLE.unpack_from(reply.payload)[0]
-    return handle

@@ -84,7 +84,7 @@ def request(
     if chain is not None:
         payload += u32(TCA_CHAIN, chain)
     if terse:
-        payload += attribute(TCA_DUMP_FLAGS, _TERSE.to_bytes(4, _HOST) * 2)  # nla_bitfield32: value, selector
+        payload += attribute(TCA_DUMP_FLAGS, _TERSE.to_bytes(4, HOST) * 2)  # nla_bitfield32: value, selector
     for _ in range(_ATTEMPTS):
         with Witness(netlink, hook) as witness:
             found = netlink.dump(RTM_GETTFILTER, payload, capability=CAPABILITY)
@@ -261,4 +261,4 @@ def counters(entry: Buffer) -> Counters | None:
     )
 
 
-_HOST = sys.byteorder
+HOST = sys.byteorder

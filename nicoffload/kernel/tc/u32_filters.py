@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +11,11 @@ import numpy.typing as npt
 from nicoffload.errors import KernelError, NicOffloadError
 from nicoffload.kernel.attributes import Buffer, fields, nested, number, parse, text
 from nicoffload.kernel.attributes import u32 as u32_attribute
-from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, Message, messages
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, messages
 from nicoffload.kernel.tc import read, u32
 from nicoffload.kernel.tc.actions import cookie_offset, decode_action, encode_actions
-from nicoffload.kernel.tc.bulk import send_rows
-from nicoffload.kernel.tc.hooked import Hooked
+from nicoffload.kernel.tc.bulk import placed, send_rows
+from nicoffload.kernel.tc.hooked import Hooked, removable
 from nicoffload.kernel.tc.template import (
     RTM_NEWTFILTER,
     TCA_CHAIN,
@@ -33,8 +32,6 @@ from nicoffload.kernel.tc.template import (
 from nicoffload.kernel.tc.u32 import CAPABILITY, U32Filter
 from nicoffload.kernel.tc.values import Counters, FilterRef, TcAction, UnknownAction
 from nicoffload.model import Match
-
-_HANDLE = struct.Struct("=8xI")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +105,7 @@ class U32Filters(Hooked):
             chosen = [items[place] for place in group.places]
             for sent in send_rows(self._netlink, group.template, _rows(group, chosen)):
                 for row in range(sent.start, sent.stop):
-                    outcomes[group.places[row]] = _ref(chosen[row], sent.replies.get(row))
+                    outcomes[group.places[row]] = _ref(chosen[row], placed(sent, row, chosen[row].handle))
                 for row, error in sent.errors(
                     "installing a u32 filter", capability=CAPABILITY, device=self._device
                 ):
@@ -158,11 +155,12 @@ class U32Filters(Hooked):
     def delete_many(self, refs: Sequence[FilterRef]) -> list[NicOffloadError | None]:
         """Remove filters and empty tables (handle T << 20), in this order; answer i is None when it is gone.
 
+        A pref or a handle of 0, which to the kernel means all there are, is refused.
+
         Equivalent to: ``tc -batch`` with a line ``filter del … handle T:B:N u32`` each.
         """
-        answers: list[NicOffloadError | None] = [None] * len(refs)
-        for protocol in dict.fromkeys(ref.protocol for ref in refs):
-            places = [place for place, ref in enumerate(refs) if ref.protocol == protocol]
+        answers, shapes = removable(refs, self._device)
+        for (_, protocol), places in shapes.items():
             rows = Rows(
                 columns=(),
                 handles=np.array([refs[i].handle for i in places], np.uint32),
@@ -248,10 +246,7 @@ def _rows(group: _Group, chosen: Sequence[U32Filter]) -> Rows:
     )
 
 
-def _ref(item: U32Filter, reply: Message | None) -> FilterRef:
-    handle = item.handle
-    if not handle and reply is not None and len(reply.payload) >= _HANDLE.size:
-        handle = _HANDLE.unpack_from(reply.payload)[0]
+def _ref(item: U32Filter, handle: int) -> FilterRef:
     return FilterRef(pref=item.pref, handle=handle, chain=item.chain, protocol=item.protocol, kind="u32")
 
 

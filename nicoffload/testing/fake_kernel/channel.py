@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import socket
@@ -50,7 +51,7 @@ class FakeChannel(NetlinkChannel):
         if self._lost:
             self._lost = False
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-        if not self._queue and not (timeout_s != 0 and select.select([self._theirs], [], [], timeout_s)[0]):
+        if not self._queue and not (timeout_s != 0 and self._arrives(timeout_s)):
             raise TimeoutError(errno.ETIMEDOUT, "no answer from the kernel")
         datagram = self._queue.popleft()
         self._held_bytes -= len(datagram)
@@ -83,6 +84,11 @@ class FakeChannel(NetlinkChannel):
             self._lost = True
             return
         self._put(datagram)
+
+    def _arrives(self, timeout_s: float | None) -> bool:
+        poll = select.poll()  # not select(2), which takes no descriptor from 1024
+        poll.register(self._theirs, select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)))
 
     def _put(self, datagram: bytes) -> None:
         if not self._queue:
