@@ -156,6 +156,7 @@ class Planner:
             rule,
             reasons=reasons,
             vfs=self._targets.vfs,
+            queues=self._targets.queues,
             rivals=self._rivals[state.table.name],
         )
 

@@ -124,6 +124,7 @@ def make_verdict(
     *,
     reasons: Sequence[Reason],
     vfs: int,
+    queues: int | None,
     rivals: tuple[tuple[str, Bank], ...],
 ) -> Verdict:
     """Prepare what is asked of each rule of a kind in one flow type.
@@ -135,6 +136,7 @@ def make_verdict(
         rule: A rule of the kind.
         reasons: What speaks against the kind.
         vfs: VFs that exist.
+        queues: Receive queues of the PF; None where unknown.
         rivals: Tables that must be empty while this one holds rules or the other way round, with their banks.
     """
     table = state.table
@@ -143,7 +145,7 @@ def make_verdict(
     enters = next((index for index, (name, _) in enumerate(shape) if name == "in_port"), None)
     one_mask = table.mask_model == "one_mask_per_port"
     one_input_set = table.mask_model == "one_input_set_per_flow_type"
-    caveats = tuple(_caveats(state, flow_type, shape, rule))
+    caveats = (*_caveats(state, flow_type, shape, rule), *_reaches_other(table, rule, vfs, queues))
     limited = {limit.field for limit in table.limits}
     limits = tuple(name for name, _ in shape if name in limited)
     places = {name: index for index, (name, _) in enumerate(shape)}
@@ -284,6 +286,20 @@ def _caveats(state: TableState, flow_type: FlowType, shape: Shape, rule: FlowRul
     if table.needs.vf_driver_on_host and _delivers_to_vf(rule):
         caveats.append("it works only while the VF's driver is bound on this host")
     return caveats
+
+
+def _reaches_other(table: Table, rule: FlowRule, vfs: int, queues: int | None) -> Iterator[str]:
+    """Yield what to tell of a rule to a VF that reaches another one."""
+    if table.vf_stride is None or queues is None:
+        return
+    for action in rule.actions:
+        if isinstance(action, ToVf):
+            reached = table.vf_stride.reached(action.vf, action.queue, vfs=vfs, pf_queues=queues)
+            if reached != action.vf:
+                yield (
+                    f"the driver counts queues of VFs by the {queues} that the PF has, and the NIC keeps more for "
+                    f"each: by the driver's source the packets reach VF {reached}, not VF {action.vf}"
+                )
 
 
 def _delivers_to_vf(rule: FlowRule) -> bool:

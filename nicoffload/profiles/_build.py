@@ -34,6 +34,7 @@ from nicoffload.profiles.types import (
     TableShape,
     Together,
     VfFacts,
+    VfStride,
 )
 
 Document = Mapping[str, Any]
@@ -147,6 +148,7 @@ def _table(part: Document) -> Table:
         ),
         actions=frozenset(part["actions"]),
         vf_queue=part.get("vf_queue", False),
+        vf_stride=_optional(part.get("vf_stride"), lambda facts: VfStride(**facts)),
         action_rules=_action_rules(part.get("action_rules", {})),
         counters=_optional(part["counters"], _counters),
         errors=_errors(part["errors"]),

@@ -142,6 +142,37 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VfStride:
+    """How many queues the hardware keeps for each VF, where the driver counts by those that the PF has.
+
+    Args:
+        queues: For each VF.
+        many_pools: With more pools than this, VFs and the PF together, it is another number.
+        queues_of_many: That number.
+        source: Where the driver does that.
+        inferred: Whether that was concluded and not seen.
+    """
+
+    queues: int
+    many_pools: int
+    queues_of_many: int
+    source: str
+    inferred: bool = False
+
+    def reached(self, vf: int, queue: int, *, vfs: int, pf_queues: int) -> int:
+        """Return the VF that a rule reaches.
+
+        Args:
+            vf: The VF that it names.
+            queue: The queue of it.
+            vfs: VFs that exist.
+            pf_queues: Receive queues that the PF has beside them.
+        """
+        kept = self.queues_of_many if vfs + 1 > self.many_pools else self.queues
+        return (vf * min(pf_queues, kept) + queue) // kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """One filter table."""
 
@@ -172,6 +203,7 @@ class Table:
     excludes: tuple[str, ...] = ()
     hash: HashFacts | None = None
     first_slot: int = 0
+    vf_stride: VfStride | None = None
     one_target_per_value: tuple[OneTarget, ...] = ()
     note: str = ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nicoffload.model import (
     ACTION_NAMES,
@@ -78,23 +80,29 @@ def make_plan(table: TableSpec, actions: tuple[Action, ...], targets: Targets) -
     fate = next(action for action, name in zip(actions, names, strict=True) if name in FATES)
     police = next((action for action in actions if isinstance(action, Police)), None)
     return Plan(
-        port=_port(fate),
+        port=_port(table, fate, targets),
         mirrors=tuple(action.port for action in actions if isinstance(action, Mirror)),
         police=(police.rate_bps, police.burst_bytes) if police else None,
         added_bytes=sum(_added_bytes(action) for action in actions),
     )
 
 
-def _port(fate: Action) -> int:
+def _port(table: TableSpec, fate: Action, targets: Targets) -> int:
     match fate:
-        case ToVf(vf=vf):
-            return FIRST_VF_PORT + vf
+        case ToVf(vf=vf, queue=queue):
+            return FIRST_VF_PORT + (_pool(table.vf_stride, vf, queue, targets) if table.vf_stride else vf)
         case ToUplink():
             return UPLINK
         case Drop():
             return DROPPED
         case _:
             return PF
+
+
+def _pool(stride: Mapping[str, Any], vf: int, queue: int, targets: Targets) -> int:
+    """Return the pool of the queue that the driver computes: it counts by the queues that the PF has beside VFs."""
+    kept: int = stride["queues_of_many"] if targets.vfs + 1 > stride["many_pools"] else stride["queues"]
+    return (vf * min(targets.pf_queues, kept) + queue) // kept
 
 
 def _check_one(table: TableSpec, action: Action, targets: Targets, path: str) -> None:

@@ -22,6 +22,7 @@ class Config:
         vfs: How many VFs exist at first; None for the default.
         mode: Eswitch mode at first; empty for the default.
         prepared: Whether VFs exist, features are on and the eswitch is in switchdev mode where it can be.
+        pf_queues: Receive queues of the PF.
         rows: Table to its capacity, where it is not the profile's.
     """
 
@@ -30,6 +31,7 @@ class Config:
     vfs: int | None = None
     mode: str = ""
     prepared: bool = True
+    pf_queues: int = assumptions.PF_QUEUES
     rows: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from nicoffload.model import FlowRule
 from nicoffload.packets import PacketBatch
-from nicoffload.testing.emulator import assumptions
 from nicoffload.testing.emulator.actions import DROPPED
 from nicoffload.testing.emulator.answer import Refused, refuse
 from nicoffload.testing.emulator.changes import Changes
@@ -246,7 +245,7 @@ class Device:
     def pf_queues(self) -> int:
         """Receive queues of the physical function, of which VFs can take some away."""
         left = (self.document["sriov"] or {}).get("pf_queues_with_vfs")
-        return left if left and self.sriov.vfs else assumptions.PF_QUEUES
+        return left if left and self.sriov.vfs else self.config.pf_queues
 
     def counts_l3(self, entry: Entry) -> bool:
         """Return whether the counter of a rule leaves out what is before the network header."""

@@ -83,6 +83,7 @@ class TableSpec:
     ignores: frozenset[str]
     actions: frozenset[str]
     vf_queue: bool
+    vf_stride: Doc | None
     at_most: Mapping[str, int]
     order: tuple[frozenset[str], ...]
     not_together: tuple[frozenset[str], ...]
@@ -139,6 +140,7 @@ def read_table(doc: Doc, rows: int | None) -> TableSpec:
         ignores=frozenset(duplicate.get("ignores", ())),
         actions=frozenset(doc["actions"]),
         vf_queue=doc.get("vf_queue", False),
+        vf_stride=doc.get("vf_stride"),
         at_most=rules.get("at_most", {}),
         order=tuple(frozenset(level) for level in rules.get("order", ())),
         not_together=tuple(frozenset(group) for group in rules.get("not_together", ())),

@@ -22,7 +22,7 @@ from nicoffload.testing.emulator.state import Store
 from nicoffload_mock.driver import MockDriver
 
 PREFIX = "mock:"
-_KEYS = ("state", "seed", "vfs", "mode", "faults", "link_bps", "prepared", "rows.TABLE")
+_KEYS = ("state", "seed", "vfs", "mode", "faults", "link_bps", "pf_queues", "prepared", "rows.TABLE")
 _MAX_ROWS = 1 << 24
 
 
@@ -153,6 +153,7 @@ def parse_name(name: str) -> Options:
         vfs=_number(name, "vfs", values["vfs"], 0, 4096) if "vfs" in values else None,
         mode=_choice(name, "mode", values.get("mode", ""), ("", "legacy", "switchdev")),
         prepared=_choice(name, "prepared", values.get("prepared", "yes"), ("yes", "no")) == "yes",
+        pf_queues=_number(name, "pf_queues", values.get("pf_queues", str(assumptions.PF_QUEUES)), 1, 65_536),
         rows=rows,
     )
     state, faults = (Path(values[key]) if key in values else None for key in ("state", "faults"))

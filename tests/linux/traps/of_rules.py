@@ -336,6 +336,30 @@ def vfs_take_the_queues_of_rules():
         nic.driver.virtual_functions.set_count(2)
 
 
+@trap(
+    "ixgbe",
+    does="The queue of a VF is counted by the PF's queues, where the hardware keeps more for each VF: "
+    "a rule reaches another VF. That is concluded from the source, not seen.",
+    instead="The answer to the rule says which VF the packets reach.",
+    by="nicoffload.compiler.verdict",
+    off=replaced("nicoffload.compiler.verdict._reaches_other", lambda table, rule, vfs, queues: iter(())),
+)
+def queue_of_another_vf():
+    nic = live("ixgbe", prepared=True, vfs=4, pf_queues=2)
+    filters = nic.driver.flow_filters
+    asked = rule(ToVf(vf=3), ipv4_dst="10.0.0.1", tp_dst=80, **TCP)
+    known = Compiler(filters.tables(), vfs=4, queues=filters.queues().pf, vf_queues=None)
+    placement = known.lower(asked)
+    assert placement.table == "fdir"
+    assert any("reach VF 1, not VF 3" in caveat for caveat in placement.caveats)
+    assert filters.create_many([placement])[0].slot == placement.slot
+    [entry] = nic.hardware.table("fdir").entries.values()
+    assert entry.plan.port == 3
+    # With as many queues as the NIC keeps, the VF is the one that was asked for.
+    enough = Compiler(filters.tables(), vfs=4, queues=4, vf_queues=None).lower(asked)
+    assert not any("reach VF" in caveat for caveat in enough.caveats)
+
+
 def _for_both(self, rule, targets, was=FlowerTables.lower):
     return dataclasses.replace(was(self, rule, targets), placing=Placing.BOTH)
 
