@@ -75,6 +75,17 @@ def set_up(kernel: Kernel, ifindex: int, *, device: str = "") -> None:
         raise refused.error("setting the link up", capability="link", device=device)
 
 
+def read_carrier_changes(kernel: Kernel, ifname: str) -> int | None:
+    """Return how often a device's carrier went or came since the device is there; None where Linux does not tell.
+
+    Equivalent to: ``cat /sys/class/net/NIC/carrier_changes``
+    """
+    try:
+        return int(kernel.read_sysfs(f"class/net/{ifname}/carrier_changes"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_speed_bps(kernel: Kernel, ifname: str) -> int | None:
     """Return the speed of a device's link; 0 while the link is down, None where the driver does not tell."""
     try:

@@ -165,7 +165,12 @@ def compose(
     return LinuxDriver(
         nic,
         flows=flows,
-        functions=LinuxFunctions(nic, maker or PciMaker(nic), flows.dump if flows else None)
+        functions=LinuxFunctions(
+            nic,
+            maker or PciMaker(nic),
+            rules=flows.dump if flows else None,
+            on_new_vfs=rates.forget if rates else None,
+        )
         if has_vfs
         else None,
         rates=rates,

@@ -38,14 +38,21 @@ class LinuxFunctions(VirtualFunctions):
         nic: The NIC.
         maker: What makes its VFs.
         rules: Reads the rules that stand in its tables: VFs can take the queues that they name.
+        on_new_vfs: Called when VFs were made or removed: what was known of the old ones holds no more.
     """
 
     def __init__(
-        self, nic: LinuxNic, maker: VfMaker, rules: Callable[[], Sequence[InstalledRule]] | None = None
+        self,
+        nic: LinuxNic,
+        maker: VfMaker,
+        *,
+        rules: Callable[[], Sequence[InstalledRule]] | None = None,
+        on_new_vfs: Callable[[], None] | None = None,
     ) -> None:
         self._nic = nic
         self._maker = maker
         self._rules = rules
+        self._on_new_vfs = on_new_vfs
 
     def limit(self) -> int:
         """Return how many VFs there can be."""
@@ -75,6 +82,7 @@ class LinuxFunctions(VirtualFunctions):
                 )
             before = len(self._maker.addresses())
             if count == before:
+                self._maker.wait()  # an earlier call may have given up waiting for them
                 return Disruption.NONE
             if count:
                 self._refuse_if_queues_go()
@@ -82,6 +90,9 @@ class LinuxFunctions(VirtualFunctions):
                 self._maker.make(count)
             except NicOffloadError as error:
                 raise self.not_made(error, count, before) from error
+            finally:
+                if self._on_new_vfs is not None:
+                    self._on_new_vfs()
         return Disruption.VF_RESET if before else Disruption.NONE
 
     def configure_many(self, configs: Sequence[VfConfig]) -> Sequence[NicOffloadError | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nicoffload.errors import (
     DeviceBusyError,
@@ -20,7 +20,7 @@ from nicoffload.kernel.sriov import Sriov
 from nicoffload.linux.nic import LinuxNic
 
 APPEAR_TIMEOUT_S = 5.0
-"""How long a VF may take to appear with its driver."""
+"""How long the next VF may take to appear, or to get its driver: drivers probe one after the other."""
 
 
 class VfMaker(ABC):
@@ -44,6 +44,13 @@ class VfMaker(ABC):
     @abstractmethod
     def make(self, count: int) -> None:
         """Make as many VFs, all anew, and wait for them."""
+
+    def wait(self) -> None:  # noqa: B027 - a bus that makes them within the call has nothing to wait for
+        """Wait until the VFs that were made are there. Repeatable.
+
+        Raises:
+            DeviceBusyError: Some are not, and none came for seconds.
+        """
 
     @abstractmethod
     def commands(self, count: int) -> Sequence[str]:
@@ -100,7 +107,20 @@ class PciMaker(VfMaker):
             raise
         except NotSupportedError as refusal:
             raise self._not_made_here(refusal) from refusal
-        self._await(count)
+        self.wait()
+        if self._gets_driver():  # without one they exist all the same, and can be given out
+            self._grow(lambda one: bool(one.driver()))
+
+    def wait(self) -> None:
+        """Wait for the functions. Their number does not limit the time: as long as they come it goes on."""
+        addresses = self.addresses()
+        there = self._grow(lambda one: bool(one.physical_function()))
+        if there < len(addresses):
+            raise DeviceBusyError(
+                f"{len(addresses)} VFs were made, {there} are there, and no further one came in "
+                f"{APPEAR_TIMEOUT_S:.0f} s",
+                device=self.nic.device,
+            )
 
     def commands(self, count: int) -> Sequence[str]:
         """Return the writes to sysfs."""
@@ -169,17 +189,17 @@ class PciMaker(VfMaker):
         if not read_link(self.nic.kernel, pf.ifindex, device=self.nic.device).up:
             set_up(self.nic.kernel, pf.ifindex, device=self.nic.device)
 
-    def _await(self, count: int) -> None:
+    def _grow(self, so: Callable[[PciFunction], bool]) -> int:
+        """Wait until something is so of every VF, or of no more of them for a while; return of how many it is."""
         functions = [PciFunction(self.nic.kernel, address) for address in self.addresses()]
-        if not self.nic.wait_until(
-            lambda: all(one.physical_function() for one in functions), APPEAR_TIMEOUT_S
-        ):
-            raise DeviceBusyError(
-                f"{count} VFs were made, and not all are there after {APPEAR_TIMEOUT_S:.0f} s",
-                device=self.nic.device,
-            )
-        if self._gets_driver():  # without one they exist all the same, and can be given out
-            self.nic.wait_until(lambda: all(one.driver() for one in functions), APPEAR_TIMEOUT_S)
+        there = 0
+
+        def more() -> bool:
+            return sum(map(so, functions)) > there
+
+        while there < len(functions) and self.nic.wait_until(more, APPEAR_TIMEOUT_S):
+            there = sum(map(so, functions))
+        return there
 
     def _has_driver(self, name: str) -> bool:
         try:

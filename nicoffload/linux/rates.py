@@ -9,6 +9,7 @@ from typing import Any
 from nicoffload.driver.contract import RateControl
 from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError
 from nicoffload.kernel.devlink import Devlink, PortFlavour, RateChange, RateLeaf, rate_command
+from nicoffload.kernel.link import read_carrier_changes
 from nicoffload.kernel.vf import VfLink, VfRequest, set_commands
 from nicoffload.linux.errnos import Certainty, explain, meanings
 from nicoffload.linux.explaining import vf_situation
@@ -36,6 +37,19 @@ class _Stepped:
     note: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What was asked for a VF.
+
+    Args:
+        limit: The rates.
+        carrier_changes: How often the port's carrier had changed by then; None where Linux does not tell.
+    """
+
+    limit: RateLimit
+    carrier_changes: int | None
+
+
 class LinuxRates(RateControl):
     """The transmit rates of VFs.
 
@@ -45,8 +59,7 @@ class LinuxRates(RateControl):
 
     def __init__(self, nic: LinuxNic) -> None:
         self._nic = nic
-        self.requested: dict[int, RateLimit] = {}
-        """What was asked for in this process, by VF: what upkeep sets again when the driver loses it."""
+        self._asked: dict[int, _Asked] = {}
 
     def set_many(self, limits: Mapping[int, RateLimit]) -> Mapping[int, RateReport | NicOffloadError]:
         """Set rates; a VF that is refused keeps what it had, also where the driver sets one before it refuses both."""
@@ -60,9 +73,10 @@ class LinuxRates(RateControl):
             for vf, error in refused.items():
                 self._put_back(leaves, vf, before.get(vf), after.get(vf))
                 answers[vf] = error
+            carrier_changes = self._carrier_changes()
             for vf, limit in limits.items():
                 if vf not in refused:
-                    self.requested[vf] = limit
+                    self._asked[vf] = _Asked(limit=limit, carrier_changes=carrier_changes)
                     answers[vf] = self._report(vf, limit, stepped[vf], after.get(vf))
             return answers
 
@@ -73,15 +87,37 @@ class LinuxRates(RateControl):
             found = self._read(leaves)
             reports = []
             for vf, read in sorted(found.items()):
-                asked = self.requested.get(vf)
+                asked = self._asked.get(vf)
                 if asked is None:
                     reports.append(
                         RateReport(vf=vf, requested=None, applied=self._applied_of(read), read_back=read)
                     )
                 else:
-                    stepped = self._stepped(asked, devlink=bool(leaves))
-                    reports.append(self._report(vf, asked, stepped, read))
+                    stepped = self._stepped(asked.limit, devlink=bool(leaves))
+                    reports.append(self._report(vf, asked.limit, stepped, read))
             return reports
+
+    def lost(self) -> Mapping[int, RateLimit]:
+        """Return what was asked for in this process and reads back as none since the carrier went, by VF.
+
+        A driver drops rates when the carrier comes back. One that is gone while the carrier stayed was taken away by
+        somebody, who will have had a reason.
+        """
+        carrier_changes = self._carrier_changes()
+        return {
+            report.vf: report.requested
+            for report in self.read()
+            if report.requested is not None
+            and _is_lost(report.requested, report.read_back)
+            and (carrier_changes is None or self._asked[report.vf].carrier_changes != carrier_changes)
+        }
+
+    def forget(self) -> None:
+        """Forget what was asked for: the VFs are new ones."""
+        self._asked.clear()
+
+    def _carrier_changes(self) -> int | None:
+        return read_carrier_changes(self._nic.kernel, self._nic.pf().ifname)
 
     def commands(self, vf: int, limit: RateLimit) -> Sequence[str]:
         """Return the `ip` or `devlink` command that sets the same rates."""
@@ -283,6 +319,13 @@ class LinuxRates(RateControl):
             else:
                 notes.append("the NIC does not report what it does")
         return RateReport(vf=vf, requested=requested, applied=applied, read_back=read, note="; ".join(notes))
+
+
+def _is_lost(asked: RateLimit, found: RateLimit | None) -> bool:
+    return found is not None and any(
+        getattr(asked, name) is not None and getattr(found, name) is None
+        for name in ("min_tx_bps", "max_tx_bps")
+    )
 
 
 def _change(limit: RateLimit) -> RateChange:

@@ -9,7 +9,7 @@ from nicoffload.errors import NicOffloadError
 from nicoffload.kernel.events import Events, LinkEvent, Lost, Topic
 from nicoffload.linux.nic import LinuxNic
 from nicoffload.linux.rates import LinuxRates
-from nicoffload.model import RateLimit, RateReport
+from nicoffload.model import RateLimit
 
 
 class RateUpkeep(Upkeep):
@@ -40,12 +40,8 @@ class RateUpkeep(Upkeep):
             )
 
     def mend(self) -> Sequence[Mended]:
-        """Set again the rates that read back as none, in one call."""
-        lost = {
-            report.vf: report.requested
-            for report in self._rates.read()
-            if report.requested is not None and _is_lost(report)
-        }
+        """Set again the rates that the driver dropped, in one call."""
+        lost = self._rates.lost()
         if not lost:
             return ()
         answers = self._rates.set_many(lost)
@@ -63,16 +59,6 @@ class RateUpkeep(Upkeep):
         if self._events is not None:
             self._events.close()
             self._events = None
-
-
-def _is_lost(report: RateReport) -> bool:
-    asked, found = report.requested, report.read_back
-    if asked is None or found is None:
-        return False
-    return any(
-        getattr(asked, name) is not None and getattr(found, name) is None
-        for name in ("min_tx_bps", "max_tx_bps")
-    )
 
 
 def _words(limit: RateLimit) -> str:

@@ -374,6 +374,9 @@ class Nic:
     def release_vf(self, lease: Lease) -> LeaseRelease:
         """Reset a VF and give it back. A lease that is over touches nothing, and the answer says so.
 
+        The reset is the function's (FLR): what the PF holds for the VF stays, its MAC, VLAN, spoof check, trust, link
+        state and rates, and rules that name it. Who leases it next sets what the next guest may have.
+
         Raises:
             DeviceBusyError: The VF could not be reset; the lease goes on.
             NotSupportedError: The VF is a function that can't be reset; the lease goes on, until the VFs are made anew.

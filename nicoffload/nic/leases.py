@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from nicoffload.driver.contract import VirtualFunctions
 from nicoffload.errors import (
     ConflictError,
     InvalidRequestError,
+    NicOffloadError,
     NotFoundError,
     NotSupportedError,
     ResourceExhaustedError,
@@ -53,10 +55,25 @@ class LeaseDesk:
                 f"there is no VF {vf}; {len(exist)} exist", path="/vf", device=self._device, hint=_MORE_VFS
             )
         candidates = exist if vf is None else [vf]
-        lease = self._journal.update_leases(lambda rows: self._claim(rows, candidates, owner, ttl_s))
-        if self._journal.leases()[lease.vf].dirty:
-            self._reset(lease)
-        return lease
+        stuck: list[NicOffloadError] = []
+        while True:
+            claim = partial(self._claim, candidates=tuple(candidates), owner=owner, ttl_s=ttl_s)
+            try:
+                lease = self._journal.update_leases(claim)
+            except NicOffloadError as none_left:
+                if stuck:
+                    raise stuck[0] from none_left
+                raise
+            if not self._journal.leases()[lease.vf].dirty:
+                return lease
+            try:
+                self._reset(lease)
+            except NicOffloadError as error:
+                # One that a VM still has open, say, is nobody's reason to get none.
+                stuck.append(error)
+                candidates = [one for one in candidates if one != lease.vf]
+            else:
+                return lease
 
     def renew(self, lease: Lease, ttl_s: float) -> Lease:
         """Give a lease more time; one that ended is good as long as nobody else took the VF."""
@@ -136,8 +153,11 @@ class LeaseDesk:
 
     def _claim(self, rows: dict[int, LeaseRow], candidates: Sequence[int], owner: str, ttl_s: float) -> Lease:
         now_s = self._wall_clock_s()
-        # A VF that nobody has to be evicted from comes first.
-        for vf in sorted(candidates, key=lambda vf: (vf in rows and bool(rows[vf].owner), vf)):
+
+        def needs_reset(vf: int) -> bool:
+            return vf in rows and (rows[vf].dirty or bool(rows[vf].owner))
+
+        for vf in sorted(candidates, key=lambda vf: (needs_reset(vf), vf)):
             row = rows.get(vf)
             if row is not None and row.owner and row.expires_at_s > now_s:
                 continue

@@ -58,6 +58,8 @@ class Device:
         self.sriov = Sriov(self, document)
         self._store = store
         self._speed_bps = config.link_bps
+        self.carrier_changes = 0
+        """How often the carrier went or came."""
         self._clear()
         self.mode = first_mode(document, config)
         self.features = first_features(self.tables, config)
@@ -200,6 +202,8 @@ class Device:
         # A driver compares with the speed at which the rates were set, so going down and up again loses nothing.
         if bps and bps != self._speed_bps:
             events.add("link_speed_change")
+        # Another speed without a way down is a negotiation, for which the carrier goes and comes.
+        self.carrier_changes += 2 if bps and self.link_bps else 1
         self.link_bps, self._speed_bps = bps, bps or self._speed_bps
         self.sriov.lose_rates(events)
         self.changed()

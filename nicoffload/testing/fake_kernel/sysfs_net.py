@@ -27,6 +27,7 @@ def show_netdev(netdev: FakeNetdev, parent: str) -> Folder:
         "mtu": fixed(str(netdev.mtu)),
         "operstate": fixed(_operstate(netdev)),
         "carrier": File(read=lambda: str(int(_running(netdev) and _link_bps(netdev) > 0))),
+        "carrier_changes": File(read=lambda: str(_carrier_changes(netdev))),
         "speed": File(read=lambda: _speed(netdev)),
         "type": fixed("772" if netdev.kind is NetdevKind.OTHER and netdev.ifname == "lo" else "1"),
         "phys_switch_id": _perhaps(netdev.switch_id.hex()),
@@ -66,6 +67,10 @@ def _operstate(netdev: FakeNetdev) -> str:
 
 def _link_bps(netdev: FakeNetdev) -> int:
     return netdev.nic.device.link_bps if netdev.nic is not None else 1
+
+
+def _carrier_changes(netdev: FakeNetdev) -> int:
+    return netdev.nic.device.carrier_changes if netdev.nic is not None else 0
 
 
 def _running(netdev: FakeNetdev) -> bool:

@@ -100,6 +100,27 @@ def test_rates_lost_with_the_link_are_set_again(speed):
     nic.driver.close()
 
 
+def test_rates_that_somebody_takes_away_stay_away():
+    nic = live("igb_82576", vfs=2, link_bps=1_000_000_000)
+    nic.driver.rates.set_many({1: LIMIT})
+    nic.driver.upkeep.wait(0)
+    nic.hardware.sriov.set_rate(1, "max_tx", 0)  # as another process does
+    assert nic.driver.rates.read()[1].read_back == RateLimit()
+    assert nic.driver.upkeep.mend() == ()
+    nic.driver.close()
+
+
+def test_new_vfs_do_not_get_the_rates_of_old_ones():
+    nic = live("igb_82576", vfs=2, link_bps=1_000_000_000)
+    nic.driver.rates.set_many({1: LIMIT})
+    nic.driver.upkeep.wait(0)
+    nic.driver.virtual_functions.set_count(3)
+    nic.hardware.set_link(100_000_000)
+    nic.driver.upkeep.wait(0)
+    assert nic.driver.upkeep.mend() == ()
+    nic.driver.close()
+
+
 def test_a_guarantee_is_not_to_be_had():
     nic = live("igb_82576", vfs=2, link_bps=1_000_000_000)
     answer = nic.driver.rates.set_many({0: RateLimit(min_tx_bps=10_000_000)})[0]

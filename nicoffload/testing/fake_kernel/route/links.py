@@ -253,6 +253,8 @@ class Links:
         if nic is None:
             return counters
         values, statistics = nic.device.ports.values, nic.profile.statistics
+        if netdev.vf is not None and _FIRST_VF_PORT + netdev.vf >= len(values):
+            return counters  # of a VF that is being removed: its port went first
         if netdev.kind is NetdevKind.REPRESENTOR and netdev.vf is not None:
             stated = statistics.representor
             if stated is None or stated.counts != "all":
