@@ -18,7 +18,8 @@ from examples.lab.shell import LabError
 from examples.lab.topology import MAX_VMS
 from nicoffload.errors import NicOffloadError
 
-INTERRUPTED = 130
+GOAL_MISSED, NOT_MEASURED, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0, every goal was held: some was not; nothing could be measured, or not all; Ctrl-C."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print(f"lab: {error}", file=sys.stderr)
         if getattr(error, "hint", ""):
             print(f"  {getattr(error, 'hint', '')}", file=sys.stderr)
-        return 1
+        return NOT_MEASURED
     written = [*records.write(results, folder), *plots.draw_all(results, folder)]
     hand_over(written)
     for line in summary.lines(results):
@@ -51,7 +52,11 @@ def main(arguments: list[str]) -> int:
     say(
         f"done in {(time.monotonic() - begin_s) / 60:.1f} minutes; see {folder}/lab.png and {folder}/lab.json"
     )
-    return 0
+    goals = results.goals()
+    missed = sum(not goal.held for goal in goals)
+    if missed:
+        say(f"{missed} of {len(goals)} goals missed: exit code {GOAL_MISSED}")
+    return GOAL_MISSED if missed else 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

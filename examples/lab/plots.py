@@ -20,6 +20,9 @@ PARTS = (
     ("manager_s_per_gb", "FlexivOffload manager", "#009E73"),
 )
 
+_FOOT = 0.25
+"""Height of the line below the plots, in inches."""
+
 Draw = Callable[[Any, Results], None]
 
 
@@ -111,14 +114,16 @@ def _bar_name(point: RatePoint) -> str:
 def saturation(axes: Any, results: Results) -> None:
     """Packets of 64 bytes a second."""
     names, values, colors = [], [], []
+    costs = [peak.cpu_ns_per_packet for peak in results.peaks]
     for peak in results.peaks:
         names.append(f"{SWITCHES[peak.vswitch]}\n{'switch' if peak.mode == VSWITCH else 'offloaded'}")
         values.append(peak.received_pps / 1e6)
         colors.append(COLORS[peak.mode])
     axes.bar(names, values, color=colors, width=0.6)
-    for place, value in enumerate(values):
-        axes.text(place, value, f"{value:.2f}", ha="center", va="bottom", fontsize=9, color=INK)
-    axes.set_ylim(0, max(values, default=1) * 1.15)
+    for place, (value, cost) in enumerate(zip(values, costs, strict=True)):
+        told = f"{value:.2f}\n{cost / 1e3:.1f} µs CPU each"
+        axes.text(place, value, told, ha="center", va="bottom", fontsize=8.5, color=INK)
+    axes.set_ylim(0, max(values, default=1) * 1.25)
     axes.set_title("Packets per second at saturation")
     axes.set_ylabel("million packets of 64 bytes a second")
     axes.tick_params(axis="x", labelsize=8.5)
@@ -140,7 +145,7 @@ def timeline(axes: Any, results: Results) -> None:
     )
     axes.set_title(f"The manager moves flows, {SWITCHES[view.vswitch]}")
     axes.set_xlabel("seconds after the load has begun")
-    axes.set_ylabel("to the VMs, Gbit/s")
+    axes.set_ylabel("to the VMs with all headers, Gbit/s")
     axes.set_xlim(0, max(times, default=1))
     axes.set_ylim(0, max((low + high for low, high in zip(nic, switch, strict=True)), default=1) * 1.2)
     axes.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
@@ -189,6 +194,19 @@ def overview(results: Results) -> list[Draw]:
     return [pictures[name][0] for name in ("throughput", "cpu", "saturation", "paths") if name in pictures]
 
 
+def conditions(results: Results) -> str:
+    """Return in a line where it was measured: a figure is one of its machine."""
+    about = results.about
+    told = [
+        about.get("processor", ""),
+        f"{about['cpus']} CPUs" if "cpus" in about else "",
+        f"Linux {about['kernel']}" if "kernel" in about else "",
+        about.get("vswitches", ""),
+        about.get("time", "")[:10],
+    ]
+    return " · ".join(one for one in told if one)
+
+
 def draw(
     plots: Sequence[Draw], results: Results, path: Path, *, columns: int = 2, width: float = 5.2
 ) -> Path:
@@ -201,12 +219,14 @@ def draw(
     rows = -(-len(plots) // columns)
     settings: Any = {"font.family": "sans-serif", "font.size": 10, "axes.titlesize": 11}
     with rc_context(settings):
-        figure = Figure(figsize=(width * columns, 3.7 * rows), layout="constrained", facecolor="white")
+        height = 3.7 * rows + _FOOT
+        figure = Figure(figsize=(width * columns, height), layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         for place, plot in enumerate(plots):
             axes = figure.add_subplot(rows, columns, place + 1)
             plot(axes, results)
             _dress(axes)
+        figure.supxlabel(conditions(results), fontsize=8, color=INK)
         figure.savefig(path, dpi=120, metadata={"Software": None})
     return path
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 
 import pytest
 
-from examples.lab import plots, records, summary
+from examples.lab import __main__, needs, plots, records, summary
 
 
 def test_results_come_back_as_they_were(results, tmp_path):
@@ -78,6 +79,31 @@ def test_goals_that_are_missed_say_so(results, change, missed):
     rows[place] = replace(rows[place], **fields)
     assert [goal.name for goal in results.goals() if not goal.held] == [missed]
     assert any(line.startswith("MISSED") for line in summary.lines(results))
+
+
+@pytest.mark.parametrize(("lost", "code"), [(0, 0), (1, 1)])
+def test_a_goal_that_is_missed_is_told_by_the_exit_code(results, tmp_path, monkeypatch, capsys, lost, code):
+    results.udp[1] = replace(results.udp[1], lost=lost)
+    monkeypatch.setattr(needs, "check_root", lambda: None)
+    monkeypatch.setattr(needs, "prepare", lambda *_: tmp_path)
+    monkeypatch.setattr(__main__, "measure", lambda *_, **__: results)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert __main__.main(["--out", str(tmp_path)]) == code
+    output = capsys.readouterr().out
+    assert ("1 of 6 goals missed: exit code 1" in output) == bool(lost)
+    assert ("MISSED" in output) == bool(lost)
+
+
+def test_what_could_not_be_measured_has_another_exit_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert __main__.main(["--out", str(tmp_path)]) == 2
+    assert "needs root" in capsys.readouterr().err
+
+
+def test_a_picture_says_where_it_was_measured(results):
+    results.about |= {"processor": "Some CPU", "cpus": "2", "time": "2026-01-02T03:04:05Z"}
+    assert plots.conditions(results) == "Some CPU · 2 CPUs · Linux 6.1 · 2026-01-02"
+    assert plots.conditions(records.Results()) == ""
 
 
 def test_pictures_are_drawn_of_what_there_is(results, tmp_path):
