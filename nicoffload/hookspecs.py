@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import pluggy
@@ -84,6 +85,14 @@ def nicoffload_describe() -> PluginDescription:
 def nicoffload_profiles() -> Sequence[Traversable]:
     """Return the NIC profiles that the plugin brings: JSON files, each named after its family."""
     raise NotImplementedError
+
+
+def profiles_of(package: str) -> Sequence[Traversable]:
+    """Return the profiles in the folder ``profiles`` of a plugin's package, by name: for `nicoffload_profiles`."""
+    folder = files(package).joinpath("profiles")
+    return sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
+    )
 
 
 @hookspec

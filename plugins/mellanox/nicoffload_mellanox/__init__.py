@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from nicoffload.driver import DriverFactory
-from nicoffload.hookspecs import PluginDescription, hookimpl
+from nicoffload.hookspecs import PluginDescription, hookimpl, profiles_of
 
 
 @hookimpl
@@ -21,10 +20,7 @@ def nicoffload_describe() -> PluginDescription:
 @hookimpl
 def nicoffload_profiles() -> Sequence[Traversable]:
     """Return the NIC profiles, by name."""
-    folder = files(__name__).joinpath("profiles")
-    return sorted(
-        (path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name
-    )
+    return profiles_of(__name__)
 
 
 @hookimpl
