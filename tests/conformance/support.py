@@ -1,7 +1,8 @@
 """Runs the kit over everything that is installed, and keeps what came out: `make support`.
 
-Reports from the guests, which `make test-vm` leaves in build/vm, are taken in where there are any; those taken in
-before stay otherwise. docs/reference/support.md is made from the file, and from nothing else.
+Reports from the guests, which `make test-vm` leaves in build/vm, and of the software NIC, which its plugin's test
+leaves there, are taken in where there are any; those taken in before stay otherwise. docs/reference/support.md is made
+from the file, and from nothing else.
 """
 
 from __future__ import annotations

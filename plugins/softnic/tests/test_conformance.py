@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 import softrig
@@ -13,6 +15,9 @@ from nicoffload.testing.conformance import NicUnderTest, Verdict, run
 from nicoffload.testing.conformance.packets import WIRE_BYTES
 from nicoffload.testing.conformance.report import lines
 from nicoffload.testing.conformance.under_test import Ground
+from tests.revision import code_revision
+
+REPORTS = Path(__file__).resolve().parents[3] / "build/vm/host"
 
 softrig.skip_without_root()
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("softnic")]
@@ -95,6 +100,13 @@ class Wire:
         return sum(int(column[name].sum()) for name in ("rx_packets", "tx_packets", "tx_dropped"))
 
 
+def _keep(report):
+    """Leave the report where `make support` takes it up, beside those of the guests."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    (REPORTS / "commit").write_text(code_revision() + "\n", "utf-8")
+    (REPORTS / "conformance-softnic.json").write_text(json.dumps(report.to_json()), "utf-8")
+
+
 def test_the_kit_passes(tmp_path):
     registry = load_registry(only=["softnic"])
     with softrig.rig(tmp_path, vfs=4, rows=500) as rig:
@@ -108,6 +120,7 @@ def test_the_kit_passes(tmp_path):
             ),
             disruptive=True,
         )
+    _keep(report)
     assert report.ok, "\n".join(lines(report))
     for case in report.of(Verdict.NOT_SHOWN):
         print(case)
