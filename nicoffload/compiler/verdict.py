@@ -12,7 +12,7 @@ from nicoffload.compiler.fields import Value
 from nicoffload.compiler.words import names, text_name
 from nicoffload.driver.contract import TableState
 from nicoffload.errors import Reason
-from nicoffload.model import FIELDS, FIRST_VF_PORT, RANGE_MASK, FlowRule, Match, Shape, ToVf
+from nicoffload.model import ACTION_NAMES, FIELDS, FIRST_VF_PORT, RANGE_MASK, FlowRule, Match, Shape, ToVf
 from nicoffload.profiles.types import FieldRule, FlowType, OneTarget, Table
 
 NEAR_FULL = 1e-3
@@ -285,6 +285,12 @@ def _caveats(state: TableState, flow_type: FlowType, shape: Shape, rule: FlowRul
         caveats.append(f"how many rules table {table.name} holds is not known: the NIC may refuse this one")
     if table.needs.vf_driver_on_host and _delivers_to_vf(rule):
         caveats.append("it works only while the VF's driver is bound on this host")
+    does = {ACTION_NAMES[type(action)] for action in rule.actions}
+    caveats += [
+        one.text
+        for one in table.caveats
+        if (not one.actions or one.actions & does) and (not one.fields or one.fields & present)
+    ]
     return caveats
 
 

@@ -85,7 +85,7 @@ class LinuxFunctions(VirtualFunctions):
                 self._maker.wait()  # an earlier call may have given up waiting for them
                 return Disruption.NONE
             if count:
-                self._refuse_if_queues_go()
+                self._refuse_if_queues_go(count)
             try:
                 self._maker.make(count)
             except NicOffloadError as error:
@@ -162,10 +162,10 @@ class LinuxFunctions(VirtualFunctions):
 
     # ------------------------------------------------------------------------------------------------------- queues
 
-    def _refuse_if_queues_go(self) -> None:
+    def _refuse_if_queues_go(self, count: int) -> None:
         """Refuse to make VFs whose queues rules name: the driver takes them from the PF, and leaves the rules."""
         sriov = self._nic.profile.sriov
-        left = sriov.pf_queues_with_vfs if sriov is not None else None
+        left = sriov.pf_queues(count) if sriov is not None else None
         if left is None or self._rules is None:
             return
         lost = sorted(
@@ -177,7 +177,7 @@ class LinuxFunctions(VirtualFunctions):
         if lost:
             queues = ", ".join(map(str, dict.fromkeys(lost)))
             raise ConflictError(
-                f"{len(lost)} rules deliver to queue {queues} of the PF, which has {left} while VFs exist",
+                f"{len(lost)} rules deliver to queue {queues} of the PF, which has {left} with {count} VFs",
                 existing=f"rules to queue {queues}",
                 path="/count",
                 device=self._nic.device,

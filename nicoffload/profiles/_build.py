@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from nicoffload.profiles.types import (
     ActionRules,
+    Caveat,
     Counters,
     DevlinkRate,
     Duplicate,
@@ -35,10 +37,12 @@ from nicoffload.profiles.types import (
     Together,
     VfFacts,
     VfStride,
+    Warns,
 )
 
 Document = Mapping[str, Any]
 
+_NO_LIMIT = sys.maxsize
 _SETTINGS = ("mac", "vlan", "qos", "vlan_protocols", "spoof_check", "trust", "link_state")
 
 
@@ -47,6 +51,7 @@ def build_profile(document: Document) -> NicProfile:
     statistics = document["statistics"]
     rates = document["rates"]
     representor = statistics.get("representor")
+    quirks = tuple(_quirk(quirk) for quirk in document["quirks"])
     return NicProfile(
         family=document["family"],
         title=document["title"],
@@ -57,7 +62,7 @@ def build_profile(document: Document) -> NicProfile:
         pci_ids=PciIds(**_tuples(document["pci_ids"])),
         sriov=_optional(document["sriov"], _sriov),
         eswitch=_optional(document["eswitch"], _eswitch),
-        tables=tuple(_table(table) for table in document["tables"]),
+        tables=tuple(_table(table, quirks) for table in document["tables"]),
         vf=_optional(document["vf"], _vf),
         rates=Rates(
             min_tx=_rate(rates["min_tx"], "guarantee"),
@@ -70,7 +75,7 @@ def build_profile(document: Document) -> NicProfile:
             port=_optional(statistics["port"], _counters),
             representor=None if representor is None else Representor(**representor),
         ),
-        quirks=tuple(Quirk(**quirk) for quirk in document["quirks"]),
+        quirks=quirks,
         document=MappingProxyType(dict(document)),
     )
 
@@ -90,7 +95,18 @@ def _errors(part: Document) -> Errors:
 def _sriov(part: Document) -> Sriov:
     # Without sriov_configure in the driver the kernel answers ENOENT (drivers/pci/iov.c sriov_numvfs_store).
     write = part.get("sysfs_write", "works" if part["method"] in {"sysfs", "links"} else "ENOENT")
-    return Sriov(**{**part, "sysfs_write": write, "errors": _errors(part["errors"])})
+    left = part.get("pf_queues_with_vfs") or ()
+    steps = (
+        ((_NO_LIMIT, left),) if isinstance(left, int) else ((one["max_vfs"], one["queues"]) for one in left)
+    )
+    return Sriov(
+        **{
+            **part,
+            "sysfs_write": write,
+            "errors": _errors(part["errors"]),
+            "pf_queues_with_vfs": tuple(steps),
+        }
+    )
 
 
 def _eswitch(part: Document) -> Eswitch:
@@ -119,7 +135,19 @@ def _counters(part: Document) -> Counters:
     return Counters(**{**part, "values": frozenset(part["values"])})
 
 
-def _table(part: Document) -> Table:
+def _quirk(part: Document) -> Quirk:
+    return Quirk(**{**part, "warns": _optional(part.get("warns"), _warns)})
+
+
+def _warns(part: Document) -> Warns:
+    return Warns(
+        table=part["table"],
+        actions=frozenset(part.get("actions", ())),
+        fields=frozenset(part.get("fields", ())),
+    )
+
+
+def _table(part: Document, quirks: Sequence[Quirk]) -> Table:
     capacity = part["capacity"]
     slots = part["slots"]
     duplicate = part.get("duplicate", {"answer": "unknown"})
@@ -156,6 +184,11 @@ def _table(part: Document) -> Table:
         needs=Needs(**_tuples(part.get("needs", {}))),
         excludes=tuple(part.get("excludes", ())),
         hash=_optional(part.get("hash"), lambda facts: HashFacts(**facts)),
+        caveats=tuple(
+            Caveat(text=quirk.text, actions=quirk.warns.actions, fields=quirk.warns.fields)
+            for quirk in quirks
+            if quirk.warns is not None and quirk.warns.table == part["name"]
+        ),
         one_target_per_value=tuple(OneTarget(**one) for one in part.get("one_target_per_value", ())),
         note=part.get("note", ""),
     )

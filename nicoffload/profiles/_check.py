@@ -21,6 +21,7 @@ def find_contradictions(document: Document) -> list[Fault]:
     checks: Sequence[Callable[[Document], Iterable[Fault]]] = (
         _check_pci_ids,
         _check_vfs,
+        _check_queues,
         _check_tables,
         _check_rates,
         _check_statistics,
@@ -63,6 +64,14 @@ def _check_vfs(document: Document) -> Iterator[Fault]:
             yield _fault(f"/vf/{name}/not_in_mode", "eswitch is null: there are no modes")
 
 
+def _check_queues(document: Document) -> Iterator[Fault]:
+    left = (document["sriov"] or {}).get("pf_queues_with_vfs")
+    if isinstance(left, list) and [one["max_vfs"] for one in left] != sorted(
+        {one["max_vfs"] for one in left}
+    ):
+        yield _fault("/sriov/pf_queues_with_vfs", "the steps are told lowest max_vfs first, each once")
+
+
 def _check_rates(document: Document) -> Iterator[Fault]:
     for name in ("min_tx", "max_tx"):
         rate = document["rates"][name]
@@ -87,6 +96,13 @@ def _check_statistics(document: Document) -> Iterator[Fault]:
 def _check_quirks(document: Document) -> Iterator[Fault]:
     for place in _twice(quirk["id"] for quirk in document["quirks"]):
         yield _fault(f"/quirks/{place}/id", f"{document['quirks'][place]['id']!r} is there twice")
+    names = [table["name"] for table in document["tables"]]
+    for place, quirk in enumerate(document["quirks"]):
+        table = quirk.get("warns", {}).get("table")
+        if table is not None and table not in names:
+            yield _fault(
+                f"/quirks/{place}/warns/table", f"{table!r} is no table; there are {', '.join(names)}"
+            )
 
 
 def _check_errnos(part: Any, path: str) -> Iterator[Fault]:

@@ -173,6 +173,15 @@ class VfStride:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caveat:
+    """What a rule comes with when it is placed, of a quirk that is about it; no actions or fields: whatever it has."""
+
+    text: str
+    actions: frozenset[str]
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """One filter table."""
 
@@ -205,6 +214,7 @@ class Table:
     first_slot: int = 0
     vf_stride: VfStride | None = None
     one_target_per_value: tuple[OneTarget, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
     note: str = ""
 
 
@@ -218,13 +228,21 @@ class Sriov:
     source: str
     sysfs_write: str = "works"
     queues_per_vf: int | None = None
-    pf_queues_with_vfs: int | None = None
+    pf_queues_with_vfs: tuple[tuple[int, int], ...] = ()
     note: str = ""
 
     @property
     def at_run_time(self) -> bool:
         """Whether VFs are made and removed while the NIC is in use."""
         return self.method in {"sysfs", "links"} and self.sysfs_write == "works"
+
+    def pf_queues(self, vfs: int) -> int | None:
+        """Return how many receive queues the PF has at most while so many VFs exist; None where no source states it.
+
+        Args:
+            vfs: 0 and up.
+        """
+        return next((queues for most, queues in self.pf_queues_with_vfs if 0 < vfs <= most), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +364,15 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warns:
+    """The rules of one table that a quirk is about: with any of the actions, and any of the fields; empty for all."""
+
+    table: str
+    actions: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quirk:
     """What a user can meet and would not expect."""
 
@@ -354,6 +381,7 @@ class Quirk:
     text: str
     source: str
     inferred: bool = False
+    warns: Warns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,18 @@ CONTRADICTIONS = [
     ("/vf", lambda d: d.update(sriov=None, pci_ids={**d["pci_ids"], "vf": []}), "both sriov and vf"),
     ("/vf/trust/not_in_mode", lambda d: d["vf"]["trust"].update(not_in_mode="switchdev"), "no modes"),
     ("/quirks/1/id", lambda d: d["quirks"][1].update(id=d["quirks"][0]["id"]), "there twice"),
+    (
+        "/quirks/0/warns/table",
+        lambda d: d["quirks"][0].update(warns={"table": "none"}),
+        "'none' is no table",
+    ),
+    (
+        "/sriov/pf_queues_with_vfs",
+        lambda d: d["sriov"].update(
+            pf_queues_with_vfs=[{"max_vfs": 9, "queues": 2}, {"max_vfs": 4, "queues": 4}]
+        ),
+        "lowest max_vfs first",
+    ),
     ("/pci_ids/vf/0", lambda d: d["pci_ids"]["vf"].insert(0, d["pci_ids"]["pf"][0]), "there twice"),
 ]
 

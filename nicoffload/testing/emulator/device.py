@@ -248,8 +248,10 @@ class Device:
     @property
     def pf_queues(self) -> int:
         """Receive queues of the physical function, of which VFs can take some away."""
-        left = (self.document["sriov"] or {}).get("pf_queues_with_vfs")
-        return left if left and self.sriov.vfs else self.config.pf_queues
+        left, vfs = (self.document["sriov"] or {}).get("pf_queues_with_vfs"), len(self.sriov.vfs)
+        if isinstance(left, list):
+            left = next((step["queues"] for step in left if vfs <= step["max_vfs"]), None)
+        return min(left, self.config.pf_queues) if left and vfs else self.config.pf_queues
 
     def counts_l3(self, entry: Entry) -> bool:
         """Return whether the counter of a rule leaves out what is before the network header."""

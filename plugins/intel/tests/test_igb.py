@@ -2,6 +2,7 @@
 
 import pytest
 
+from nicoffload.compiler import lower
 from nicoffload.errors import ConflictError, InvalidRequestError, NotSupportedError, ResourceExhaustedError
 from nicoffload.model import FlowRule, Match, RateLimit, ToQueue, ToVf
 from tests.linux.plugged import live
@@ -70,6 +71,18 @@ def test_a_rule_that_would_catch_either_of_two_fields_is_refused(tmp_path):
             match=Match.of(eth_type=0x88F7, eth_dst="02:00:00:00:00:01"), actions=(ToQueue(queue=1),)
         )
         assert "mask.widened" in {reason.code for reason in opened.check(rule).reasons}
+
+
+def test_flower_on_a_vlan_priority_comes_with_a_word_on_the_priority_that_it_catches():
+    nic = live("igb_i210")
+    flower = [nic.table("flower")]
+
+    def caveats(**fields):
+        rule = FlowRule(match=Match.of(**fields), actions=(ToQueue(queue=1),))
+        return lower(rule, flower, vfs=0).caveats
+
+    assert any("not the one asked for" in one for one in caveats(vlan_pcp=3))
+    assert not any("not the one asked for" in one for one in caveats(eth_type=0x88F7))
 
 
 def test_no_vf_can_be_a_target():

@@ -29,6 +29,19 @@ def tcp(address, port=80, **more):
     return {**TCP, "ipv4_dst": address, "tp_dst": port, **more}
 
 
+@pytest.mark.parametrize(("vfs", "queue"), [(4, 10), (31, 4), (40, 2)])
+def test_vfs_do_not_silently_take_the_queue_of_a_rule(vfs, queue):
+    nic = live("ixgbe", prepared=True, vfs=0)
+    ref = nic.put("fdir", ToQueue(queue=queue), slot=0, flow_type="tcp4", **tcp("10.0.0.1"))
+    with pytest.raises(ConflictError, match=f"deliver to queue {queue} of the PF"):
+        nic.driver.virtual_functions.set_count(vfs)
+    assert not nic.hardware.sriov.vfs
+    nic.driver.flow_filters.destroy_many([ref])
+    nic.put("fdir", ToQueue(queue=queue - 1 if vfs > 4 else 3), slot=0, flow_type="tcp4", **tcp("10.0.0.1"))
+    nic.driver.virtual_functions.set_count(vfs)
+    assert nic.driver.flow_filters.queues().pf == (4 if vfs <= 31 else 2)
+
+
 def test_ntuple_delivers_to_a_vf_and_to_a_queue_of_it(ready):
     ready.put("fdir", ToVf(vf=2), slot=0, flow_type="tcp4", **tcp("10.0.0.1"))
     [entry] = ready.hardware.table("fdir").entries.values()
