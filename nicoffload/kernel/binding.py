@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 
-from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError, VerificationError
-from nicoffload.kernel.pci import PciFunction
+from nicoffload.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NicOffloadError,
+    NotFoundError,
+    VerificationError,
+)
+from nicoffload.kernel.pci import PciFunction, is_address
 from nicoffload.kernel.seam import Kernel
 
 _CAPABILITY = "driver_binding"
 _DRIVERS = "bus/pci/drivers"
 _NO_OVERRIDE = "(null)"
+_KEEP_NO_DMA = frozenset({"pcieport", "pci-stub"})
+"""Drivers that use no DMA and may share a group with vfio (struct pci_driver.driver_managed_dma)."""
 
 
 class Binding:
@@ -76,9 +84,12 @@ class Binding:
 
         Raises:
             NicOffloadError: `NotFoundError`: no such driver is loaded; `DeviceBusyError`: somebody holds the
-                function; `VerificationError`: the driver did not take it.
+                function; `ConflictError`: a driver of this host has another function of its IOMMU group;
+                `VerificationError`: the driver did not take it.
         """
         self._check_driver(driver)
+        if driver.startswith("vfio"):
+            self._check_group()
         if self.driver() == driver and self.override() == driver:
             return
         before, before_override = self.driver(), self.override()
@@ -90,11 +101,41 @@ class Binding:
             self._set_override(driver)
             self._probe()
             self._verify(driver)
-        except NicOffloadError:
-            self._set_override(before_override)
-            if before and not self.driver():
-                self._probe()
+        except BaseException as first:
+            self._restore(before, before_override, first)
             raise
+
+    def _restore(self, driver: str, override: str, first: BaseException) -> None:
+        """Undo what `give_to` began; what of that fails is a note of the first error, and hides it not."""
+        try:
+            self._set_override(override)
+        except NicOffloadError as second:
+            first.add_note(f"and then, when the override was taken back: {second}")
+        try:
+            if driver and not self.driver():
+                self._probe()
+        except NicOffloadError as second:
+            first.add_note(f"and then, when {driver} was asked to take it again: {second}")
+
+    def _check_group(self) -> None:
+        """Raise where the IOMMU can't tell the function from one that a driver of this host has.
+
+        The kernel would refuse the VM (drivers/iommu/iommu.c:iommu_group_claim_dma_owner), when the function's own
+        driver is gone already.
+        """
+        group = self._function.iommu_group()
+        for address in group.members if group is not None else ():
+            if address == self._function.address or not is_address(address):
+                continue
+            driver = PciFunction(self._kernel, address).driver()
+            if driver and not driver.startswith("vfio") and driver not in _KEEP_NO_DMA:
+                raise ConflictError(
+                    f"{driver} has {address}, which is in the same IOMMU group",
+                    existing=f"{address} ({driver})",
+                    path="/driver",
+                    device=self._function.address,
+                    hint="give all functions of the group to vfio, or put the NIC into a slot with ACS",
+                )
 
     def give_back(self) -> str:
         """Let the host's own driver have the function, and return its name; empty where the host has none for it.

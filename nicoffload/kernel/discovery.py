@@ -5,16 +5,18 @@ Names of network devices are for showing: udev, an administrator or a second NIC
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nicoffload.errors import DeviceGoneError, NotFoundError, NotSupportedError
+from nicoffload.errors import DeviceGoneError, NicOffloadError, NotFoundError, NotSupportedError
 from nicoffload.kernel.attributes import MalformedError
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.seam import Kernel
 
 _NETWORK_CLASS = 0x02
 _CAPABILITY = "discovery"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -55,8 +57,16 @@ class FoundFunction:
     netdevs: tuple[FoundNetdev, ...] = ()
 
 
-def discover(kernel: Kernel) -> list[FoundFunction]:
+def _log(error: NicOffloadError) -> None:
+    _LOG.warning("left out: %s", error)
+
+
+def discover(kernel: Kernel, *, report: Callable[[NicOffloadError], None] = _log) -> list[FoundFunction]:
     """Return every NIC, in the order of PCI addresses. What goes while it looks is left out.
+
+    Args:
+        kernel: The kernel.
+        report: Told of each function that is left out because sysfs says nonsense of it; without it, the log is.
 
     Raises:
         NicOffloadError: sysfs can't be read.
@@ -68,6 +78,9 @@ def discover(kernel: Kernel) -> list[FoundFunction]:
         try:
             one = _function(kernel, PciFunction(kernel, address), names)
         except DeviceGoneError:
+            continue
+        except MalformedError as odd:
+            report(odd)
             continue
         if one is not None:
             found.append(one)

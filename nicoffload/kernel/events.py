@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from nicoffload.errors import KernelError, from_errno
+from nicoffload.errors import KernelError, NicOffloadError, from_errno
 from nicoffload.kernel import genetlink
 from nicoffload.kernel.attributes import Buffer, fields, number, parse, string
 from nicoffload.kernel.bridge import IFINFO
@@ -173,6 +173,8 @@ class Events:
         self._kernel = kernel
         self._buses = frozenset(buses)
         self._names: dict[int, str] = {}
+        self._broken: list[NicOffloadError] = []
+        """What a topic raised while others had events."""
         self._stack = ExitStack()
         self._selector = self._stack.enter_context(selectors.DefaultSelector())
         with self._stack:
@@ -228,15 +230,23 @@ class Events:
             Those of one datagram of each topic, so that a flood of one keeps no other waiting; empty after the time.
 
         Raises:
-            NicOffloadError: A socket broke, or the kernel's words are malformed.
+            NicOffloadError: A socket broke, or the kernel's words are malformed. Events that came by then are returned
+                first, and it is raised by the next call.
         """
+        if self._broken:
+            raise self._broken.pop(0)
         found: list[Event] = []
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             for key, _ in self._selector.select(left):
                 topic, channel = key.data
-                found += self._receive(topic, channel)
+                try:
+                    found += self._receive(topic, channel)
+                except NicOffloadError as error:
+                    self._broken.append(error)
+            if self._broken and not found:
+                raise self._broken.pop(0)
             if found or (end is not None and time.monotonic() >= end):
                 return found
 

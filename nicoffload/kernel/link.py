@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,11 +88,11 @@ def read_carrier_changes(kernel: Kernel, ifname: str) -> int | None:
 
 
 def read_speed_bps(kernel: Kernel, ifname: str) -> int | None:
-    """Return the speed of a device's link; 0 while the link is down, None where the driver does not tell."""
+    """Return the speed of a device's link; 0 while the link is down, None where it can not be read."""
     try:
         text = kernel.read_sysfs(f"class/net/{ifname}/speed").strip()
-    except OSError:  # EINVAL: it is not up
-        return 0
+    except OSError as cause:
+        return 0 if cause.errno == errno.EINVAL else None  # EINVAL: it is not up
     try:
         speed = int(text)
     except ValueError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import errno
 import fcntl
 import math
 import os
+import re
 import select
 import socket
 import struct
@@ -40,6 +42,13 @@ _BPF_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "
 _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
 """Numbers of system calls, as arch/*/ of Linux has them."""
 _MEMBARRIER_CMD_GLOBAL = 1
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+"""The same on every architecture, as all that came after Linux 5.0."""
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CMD_CREATE = 6
+_MOUNT_ATTR_NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
+_SYSFS = Path("/sys")
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 class LinuxChannel(NetlinkChannel):
@@ -117,6 +126,7 @@ class LinuxKernel(Kernel):
         dev: str | os.PathLike[str] = "/dev",
     ) -> None:
         self._sysfs = Path(sysfs)
+        self._within: _OwnSysfs | None = None
         self._proc = Path(proc)
         self._dev = Path(dev)
 
@@ -138,7 +148,9 @@ class LinuxKernel(Kernel):
     def _path(self, path: str) -> Path:
         if path.startswith("/") or ".." in Path(path).parts:
             raise InvalidRequestError(f"{path!r} is no path below sysfs")
-        return self._sysfs / path
+        if self._within is None:
+            return self._sysfs / path
+        return self._within.path(path)
 
     def read_sysfs(self, path: str) -> bytes:
         """Return what a file holds."""
@@ -162,6 +174,8 @@ class LinuxKernel(Kernel):
 
     def sightings(self) -> Sequence[Sighting]:
         """Return all PCI functions and the network devices below one; it needs no udev daemon."""
+        if self._within is not None:  # libudev looks at /sys
+            return self._sightings_below()
         import pyudev  # noqa: PLC0415  (whoever uses an emulated NIC needs no libudev)
 
         context = pyudev.Context()
@@ -170,6 +184,16 @@ class LinuxKernel(Kernel):
             function = one.find_parent("pci")
             if function is not None:
                 seen.append(Sighting(pci_address=function.sys_name, ifname=one.sys_name))
+        return seen
+
+    def _sightings_below(self) -> Sequence[Sighting]:
+        seen = [Sighting(pci_address=name) for name in self.list_sysfs("bus/pci/devices")]
+        for name in self.list_sysfs("class/net"):
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                parts = self.readlink_sysfs(f"class/net/{name}").split("/")
+                address = next((part for part in reversed(parts) if _PCI_ADDRESS.fullmatch(part)), "")
+                if address:
+                    seen.append(Sighting(pci_address=address, ifname=name))
         return seen
 
     def open_files(self) -> Sequence[OpenFiles]:
@@ -190,7 +214,13 @@ class LinuxKernel(Kernel):
 
     @contextlib.contextmanager
     def namespace(self, path: str) -> Iterator[Kernel]:
-        """Be in another network namespace while the context lasts."""
+        """Be in another network namespace while the context lasts.
+
+        Of the one at ``/sys`` sysfs shows the network devices of the namespace it was mounted from. So the kernel that
+        is returned has a sysfs of its own, of the namespace it is in: a mount without a place (fsmount(2), Linux 5.2),
+        for to mount it somewhere the thread would need mounts of its own, and with them lose its working directory on
+        the way back. Where such a mount is refused, reading of network devices in sysfs is (EXDEV).
+        """
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -198,10 +228,13 @@ class LinuxKernel(Kernel):
                 _enter(target)
             finally:
                 os.close(target)
-            try:
-                yield self
-            finally:
-                _enter(home)
+            with contextlib.ExitStack() as stack:
+                stack.callback(_enter, home)
+                within = copy.copy(self)
+                if self._sysfs == _SYSFS or self._within is not None:
+                    own = within._within = _OwnSysfs()  # noqa: SLF001  (of this class)
+                    stack.callback(own.close)
+                yield within
         finally:
             os.close(home)
 
@@ -240,6 +273,52 @@ class LinuxKernel(Kernel):
     def await_readers(self) -> None:
         """Wait for a grace period of RCU, as membarrier(2) does."""
         _system_call(_MEMBARRIER_NUMBERS, _MEMBARRIER_CMD_GLOBAL, 0, 0)
+
+
+class _OwnSysfs:
+    """The sysfs of the network namespace that this thread is in when it is first asked for. Of one thread."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        self._refusal: OSError | None = None
+
+    def path(self, path: str) -> Path:
+        """Return where a path below sysfs is.
+
+        Raises:
+            OSError: EXDEV: the path is of network devices, and only those of another namespace can be seen.
+        """
+        if self._descriptor < 0 and self._refusal is None:
+            try:
+                self._descriptor = _mount_sysfs()
+            except OSError as cause:
+                self._refusal = cause
+        if self._refusal is None:
+            return Path(f"/proc/self/fd/{self._descriptor}") / path
+        if "net" in path.split("/"):
+            text = (
+                f"sysfs shows another network namespace, and none can be mounted ({self._refusal.strerror})"
+            )
+            raise OSError(errno.EXDEV, text, path) from self._refusal
+        return _SYSFS / path
+
+    def close(self) -> None:
+        """Unmount it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._refusal = -1, OSError(errno.EBADF, "the namespace was left")
+
+
+def _mount_sysfs() -> int:
+    """Return a descriptor of a new mount of sysfs that has no place among other mounts."""
+    call = _libc().syscall
+    call.restype = ctypes.c_long
+    context = _checked(call(_FSOPEN, b"sysfs", _FSOPEN_CLOEXEC))
+    try:
+        _checked(call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0))
+        return _checked(call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, _MOUNT_ATTR_NOSUID_NODEV_NOEXEC))
+    finally:
+        os.close(context)
 
 
 class _NotMountedError(OSError):

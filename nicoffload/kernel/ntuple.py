@@ -145,7 +145,8 @@ class NtupleTable:
 
         Raises:
             NicOffloadError: As the driver refused; `ResourceExhaustedError`: no slot is free;
-                `InvalidRequestError`: the driver tells no size to choose a slot by, so the rule must name one.
+                `InvalidRequestError`: the driver tells no size to choose a slot by, so the rule must name one;
+                `VerificationError`, which is `uncertain`: the rule is in the table, and its slot can't be told.
         """
         if rule.location is None and not driver_chooses and (slot := self._free_slot()) is not None:
             rule = dataclasses.replace(rule, location=slot)
@@ -154,14 +155,30 @@ class NtupleTable:
         except OSError as cause:
             raise self._error(cause, "installing a rule") from cause
         found = location_of(answer)
-        if found >= _DRIVER_CHOOSES:
-            raise VerificationError(
-                "the driver took a rule and did not say where it is",
-                expected="a slot",
-                actual=f"{found:#x}",
-                device=self._device,
-            )
-        return found
+        return found if found < _DRIVER_CHOOSES else self._slot_of(rule, found)
+
+    def _slot_of(self, rule: NtupleRule, told: int) -> int:
+        """Return where a rule is that the driver took without a word on its slot: where one like it is."""
+        wanted = dataclasses.replace(rule, location=None)
+        lost = VerificationError(
+            "the driver took a rule and did not say where it is",
+            expected="a slot",
+            actual=f"{told:#x}",
+            device=self._device,
+            hint="read the rules, and delete it by its slot",
+        )
+        lost.uncertain = True
+        try:
+            found = [
+                state.location
+                for state in self.rules()
+                if state.rule is not None and dataclasses.replace(state.rule, location=None) == wanted
+            ]
+        except NicOffloadError as cause:
+            raise lost from cause
+        if len(found) != 1:
+            raise lost
+        return found[0]
 
     def delete(self, location: int) -> None:
         """Delete the rule in a slot.

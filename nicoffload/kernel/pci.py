@@ -22,7 +22,14 @@ from nicoffload.kernel.seam import Kernel
 
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _VIRTUAL = re.compile(r"virtfn([0-9]+)")
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EINVAL})
+"""What sysfs answers where something is not there; EINVAL: it is no link."""
 _RESETS = ("flr", "af_flr")
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is a PCI address, such as ``0000:01:00.0``."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +66,17 @@ class PciFunction:
         self._folder = f"bus/pci/devices/{address}"
 
     def exists(self) -> bool:
-        """Return whether the function is there."""
+        """Return whether the function is there.
+
+        Raises:
+            NicOffloadError: That can't be read: too many files are open, or the process may not.
+        """
         try:
             self.kernel.list_sysfs(self._folder)
-        except OSError:
-            return False
+        except OSError as cause:
+            if cause.errno in _ABSENT:
+                return False
+            raise self._unread(cause, "looking for the function") from cause
         return True
 
     def read(self, name: str, *, capability: str) -> str:
@@ -121,11 +134,20 @@ class PciFunction:
         return from_errno(cause.errno or errno.EIO, doing, capability=capability, device=self.address)
 
     def link(self, name: str) -> str:
-        """Return the last part of where a link points; empty where there is no such link."""
+        """Return the last part of where a link points; empty where there is no such link.
+
+        Raises:
+            NicOffloadError: See `exists`.
+        """
         try:
             return self.kernel.readlink_sysfs(f"{self._folder}/{name}").rpartition("/")[2]
-        except OSError:
-            return ""
+        except OSError as cause:
+            if cause.errno in _ABSENT:
+                return ""
+            raise self._unread(cause, f"reading the link {name}") from cause
+
+    def _unread(self, cause: OSError, doing: str) -> NicOffloadError:
+        return from_errno(cause.errno or errno.EIO, doing, capability="pci", device=self.address)
 
     def driver(self) -> str:
         """Return the name of the driver that is bound; empty for none."""

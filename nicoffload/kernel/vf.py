@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from nicoffload.errors import DeviceGoneError, NicOffloadError
+from nicoffload.errors import DeviceGoneError, KernelError, NicOffloadError
 from nicoffload.kernel.attributes import Buffer, MalformedError, number, parse, u32
 from nicoffload.kernel.netlink import NLM_F_ACK, NLM_F_REQUEST, Netlink, encode
 from nicoffload.kernel.seam import NETLINK_ROUTE, Kernel
@@ -32,6 +32,7 @@ _NUM_VF = 21
 _EXT_MASK = 29
 _WITH_VFS = 1
 _WITHOUT_STATS = 8  # with counters, some 250 VFs no longer fit the 64 KiB of an attribute
+_MAY_OVERFLOW = 128  # far fewer than ever did not fit
 _IFINFO = struct.Struct("=BxHiII")
 
 
@@ -144,10 +145,28 @@ class VfLink:
                 their place then, and this says None.
 
         Raises:
-            NicOffloadError: `DeviceGoneError`: there is no such network device.
+            NicOffloadError: `DeviceGoneError`: there is no such network device; `KernelError`: it has so many VFs that
+                Linux can't tell their counters in one answer, and there is no other.
         """
-        found = self._get(_WITH_VFS)
-        return decode_traffic(found[VFINFO_LIST], facts) if VFINFO_LIST in found else []
+        try:
+            found = self._get(_WITH_VFS)
+            counters = decode_traffic(found[VFINFO_LIST], facts) if VFINFO_LIST in found else []
+            whole = _NUM_VF in found and len(counters) == number(found[_NUM_VF], 4)
+        except MalformedError as cause:
+            if (count := self.count()) >= _MAY_OVERFLOW:
+                raise self._too_many(0, count) from cause
+            raise
+        if not whole and (count := self.count()) >= _MAY_OVERFLOW and len(counters) < len(self.read()):
+            raise self._too_many(len(counters), count)
+        return counters
+
+    def _too_many(self, told: int, count: int) -> KernelError:
+        return KernelError(
+            f"the kernel tells the counters of {told} of {count} VFs",
+            device=self._device,
+            path="/vfs",
+            hint="an answer has room for 64 KiB of VFs (rtnetlink.c:rtnl_fill_vf), some 250; make fewer VFs",
+        )
 
     def _get(self, mask: int) -> dict[int, Buffer]:
         refusal, replies = self._netlink.request(_RTM_GETLINK, 0, self._link + u32(_EXT_MASK, mask))

@@ -82,6 +82,15 @@ def test_what_goes_between_the_list_and_the_look_is_left_out(sysfs):
     assert [len(one.netdevs) for one in discover(sysfs)] == [2, 0]
 
 
+def test_a_function_of_which_sysfs_says_nonsense_hides_no_other(sysfs, caplog):
+    sysfs.function("0000:02:00.0", vendor="what?")
+    told = []
+    assert [one.pci_address for one in discover(sysfs, report=told.append)] == [PF, VF]
+    assert [error.device for error in told] == ["0000:02:00.0"]
+    assert len(discover(sysfs)) == 2
+    assert "0000:02:00.0" in caplog.text
+
+
 def test_a_name_that_went_to_another_function_is_not_believed(sysfs):
     sysfs.seen.append(Sighting(pci_address=VF, ifname="enp3s0f0"))
     assert [len(one.netdevs) for one in discover(sysfs)] == [2, 0]

@@ -234,6 +234,17 @@ def test_a_broken_socket_is_an_error():
             events.read(0)
 
 
+def test_events_that_came_before_another_topic_broke_are_not_lost():
+    kernel = Teller()
+    with Events(kernel, [Topic.LINK, Topic.BUS]) as events:
+        kernel.tell(NETLINK_ROUTE, 1, link(16, 2, "eth0"))
+        kernel.tell(NETLINK_KOBJECT_UEVENT, 1, errno.EIO)
+        assert len(events.read(0)) == 1
+        with pytest.raises(DeviceGoneError):
+            events.read(0)
+        assert events.read(0) == []
+
+
 def test_a_kernel_without_devlink_leaves_no_socket_open():
     kernel = Teller(devlink=False)
     with pytest.raises(NotSupportedError):

@@ -192,15 +192,18 @@ def test_a_driver_that_chooses_is_asked_to_and_tells():
     assert NtupleTable(kernel, "nic0").info().driver_chooses
 
 
-def test_a_driver_that_does_not_tell_where_a_rule_is_is_found_out():
+def test_where_a_driver_does_not_tell_the_rule_is_looked_up():
     driver = Driver(chooses=True)
 
     def silent(asked):
         answer = driver(asked)
         return asked if asked[0] == INSERT else answer
 
-    with pytest.raises(VerificationError, match="did not say where"):
-        table(silent).insert(RULE)
+    other = dataclasses.replace(RULE, fate=Drop())
+    assert [table(silent).insert(one) for one in (other, RULE)] == [0, 1]
+    with pytest.raises(VerificationError, match="did not say where") as caught:
+        table(silent).insert(RULE)  # like one that is there: which of them is it?
+    assert caught.value.uncertain
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL])

@@ -9,16 +9,19 @@ import pytest
 
 from nicoffload.errors import (
     AccessDeniedError,
+    ConflictError,
     DeviceBusyError,
     DeviceGoneError,
     InvalidRequestError,
     KernelError,
+    NicOffloadError,
     NotFoundError,
     NotSupportedError,
     VerificationError,
 )
 from nicoffload.kernel.binding import Binding
 from nicoffload.kernel.holders import Holder, find_holders
+from nicoffload.kernel.link import read_speed_bps
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.seam import OpenFiles
@@ -162,6 +165,67 @@ def test_a_driver_that_does_not_take_the_function_leaves_it_where_it_was(pci):
     with pytest.raises(VerificationError, match="no driver has the function"):
         vf.give_to("igb")
     assert (vf.driver(), vf.override()) == ("igbvf", "")
+
+
+def test_a_group_that_a_host_driver_has_a_part_of_goes_not_to_vfio(pci):
+    sriov(pci).set_vfs(2)
+    vf = Binding(pci, pci.vf(0))
+    members = pci.root / "kernel/iommu_groups/2/devices"
+    group = (pci.devices / pci.vf(0) / "iommu_group").resolve() / "devices"
+    assert members.parent.exists()
+    (group / pci.vf(1)).symlink_to(pci.devices / pci.vf(1))
+    written = len(pci.written)
+    with pytest.raises(ConflictError, match=f"igbvf has {pci.vf(1)}"):
+        vf.give_to("vfio-pci")
+    assert (len(pci.written), vf.driver()) == (written, "igbvf")
+    Binding(pci, pci.vf(1)).unbind()
+    vf.give_to("vfio-pci")
+    assert vf.driver() == "vfio-pci"
+
+
+def test_what_fails_while_it_is_undone_hides_neither_the_first_error_nor_the_old_driver(pci, monkeypatch):
+    sriov(pci).set_vfs(1)
+    vf = Binding(pci, pci.vf(0))
+    write = pci.write_sysfs
+
+    def failing(path, data):
+        if path.endswith("driver_override") and not data.strip():
+            raise refusal(errno.ENOMEM)
+        if path.endswith("drivers_probe") and pci.holds(pci.vf(0), "driver_override") == "igb":
+            pci.put(pci.vf(0), "driver_override", "igbvf")  # so that the second probe finds a driver
+            return
+        write(path, data)
+
+    monkeypatch.setattr(pci, "write_sysfs", failing)
+    with pytest.raises(VerificationError, match="no driver has the function") as caught:
+        vf.give_to("igb")
+    assert any("override" in note for note in caught.value.__notes__)
+    assert vf.driver() == "igbvf"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_can_not_be_read_is_neither_gone_nor_without_driver(pci, monkeypatch, number):
+    def refuse(_path):
+        raise refusal(number)
+
+    monkeypatch.setattr(pci, "list_sysfs", refuse)
+    monkeypatch.setattr(pci, "readlink_sysfs", refuse)
+    for call in (PciFunction(pci, PF).exists, PciFunction(pci, PF).driver):
+        with pytest.raises(NicOffloadError) as caught:
+            call()
+        assert not isinstance(caught.value, DeviceGoneError)
+        assert caught.value.errno == number
+
+
+@pytest.mark.parametrize(
+    ("number", "speed"), [(errno.EINVAL, 0), (errno.EMFILE, None), (errno.EOPNOTSUPP, None)]
+)
+def test_only_a_link_that_is_down_has_no_speed(pci, monkeypatch, number, speed):
+    def refuse(_path):
+        raise refusal(number)
+
+    monkeypatch.setattr(pci, "read_sysfs", refuse)
+    assert read_speed_bps(pci, "eth0") == speed
 
 
 def test_a_function_that_somebody_holds_keeps_its_driver(pci):

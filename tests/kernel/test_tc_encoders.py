@@ -214,6 +214,7 @@ def test_actions_of_the_model_come_back(actions, match):
         ((ToVf(vf=9),), "target.absent"),
         ((ToVf(vf=0, queue=2),), "target.vf_queue"),
         ((Police(rate_bps=7, burst_bytes=1), Drop()), "rate.too_low"),
+        ((Police(rate_bps=1_000_001, burst_bytes=1), Drop()), "rate.fraction"),
         ((SetField(field="tp_dst", value=Masked(1, 0xFFFF)), Drop()), "set_field.unknown"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import socket
 import struct
@@ -20,6 +21,7 @@ from nicoffload.errors import (
     NotFoundError,
 )
 from nicoffload.kernel import Netlink
+from nicoffload.kernel.link import read_link
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.tc import (
     FilterRef,
@@ -62,6 +64,28 @@ def kernel() -> Iterator[LinuxKernel]:
             yield inside
     finally:
         sh(f"ip netns del {name}")
+
+
+def test_sysfs_is_of_the_namespace_that_netlink_is_of(kernel):
+    home = LinuxKernel()
+    assert set(kernel.list_sysfs("class/net")) >= {"ours", "theirs", "lo"}
+    assert "ours" not in home.list_sysfs("class/net")
+    index = int(kernel.read_sysfs("class/net/ours/ifindex"))
+    assert read_link(kernel, index).ifname == "ours"
+    assert not [one for one in kernel.sightings() if one.ifname]
+    assert [one.pci_address for one in kernel.sightings()] == sorted(kernel.list_sysfs("bus/pci/devices"))
+
+
+def test_where_sysfs_can_not_be_mounted_it_is_not_asked_for_devices_of_another_namespace(monkeypatch):
+    def refused():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("nicoffload.kernel.linux._mount_sysfs", refused)
+    with LinuxKernel().namespace("/proc/thread-self/ns/net") as inside:
+        with pytest.raises(OSError, match="another network namespace") as caught:
+            inside.list_sysfs("class/net")
+        assert caught.value.errno == errno.EXDEV
+        assert inside.list_sysfs("bus")
 
 
 def hook(kernel: LinuxKernel, device: str) -> Hook:

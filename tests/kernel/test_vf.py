@@ -194,6 +194,40 @@ def test_counters_are_none_where_the_driver_has_none():
     assert (none.name, none.rx_packets, none.tx_dropped, none.facts) == ("vf:3", None, None, None)
 
 
+def test_counters_of_more_vfs_than_fit_an_attribute_are_refused():
+    told = [
+        attribute(
+            1,
+            info(
+                vf, attribute(8, b"".join(u64(n, vf) for n in range(8))), bytes(0) + attribute(99, bytes(120))
+            ),
+        )
+        for vf in range(256)
+    ]
+    whole = b"".join(told)
+    assert len(whole) + 4 > 0xFFFF
+    # Linux writes the length's lower 16 bits (nla_nest_end), and what is behind looks like attributes of the link.
+    cut = struct.pack("=HH", len(whole) + 4 & 0xFFFF, 22) + whole
+    short = attribute(22, b"".join(attribute(1, info(vf)) for vf in range(256)))
+
+    def answer(asked):
+        sequence, with_counters = header(asked)[3], struct.unpack_from("=I", asked, 36)[0] == 1
+        body = struct.pack("=BxHiII", 0, 1, 7, 0, 0) + u32(21, 256) + (cut if with_counters else short)
+        return [encode(NEWLINK, 0, sequence, body), acknowledged(sequence)]
+
+    with VfLink(RecordingKernel(netlink=answer), 7) as link:
+        assert (link.count(), len(link.read())) == (256, 256)
+        with pytest.raises(KernelError, match="of 256 VFs") as caught:
+            link.traffic(FACTS)
+    assert "64 KiB" in caught.value.hint
+
+
+def test_counters_leave_out_a_vf_that_can_not_be_described():
+    infos = [info(vf) for vf in range(200) if vf != 7]
+    with VfLink(link_of(*infos, vfs=200), 7) as link:
+        assert len(link.traffic(None)) == 199
+
+
 def test_settings_are_asked_for_without_counters():
     kernel = link_of(info(0))
     with VfLink(kernel, 7) as link:

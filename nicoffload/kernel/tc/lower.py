@@ -191,6 +191,10 @@ def _lower_change(action: Action, reasons: list[Reason]) -> list[TcAction]:  # n
             if rate < 8:
                 reasons.append(_reason("rate.too_low", "tc counts whole bytes a second", "8 bit/s or more"))
                 return []
+            if rate % 8:
+                near = f"{rate - rate % 8} or {rate - rate % 8 + 8} bit/s"
+                reasons.append(_reason("rate.fraction", "tc counts whole bytes a second", near))
+                return []
             return [PoliceRate(rate_bytes_per_s=rate // 8, burst_bytes=burst)]
         case PushVlan(vid=vid, pcp=pcp, tpid=tpid):
             return [VlanPush(vid=vid, pcp=pcp, tpid=tpid)]
