@@ -99,7 +99,7 @@ def test_a_full_queue_loses_what_comes_and_says_so_once():
     channel.close()
 
 
-def test_there_are_three_families_and_one_namespace():
+def test_there_are_three_families_and_the_own_namespace():
     kernel = FakeKernel()
     for family in (NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_KOBJECT_UEVENT):
         kernel.open_netlink(family).close()

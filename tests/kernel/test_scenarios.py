@@ -10,6 +10,7 @@ import pytest
 from nicoffload.registry import load_registry
 from nicoffload.testing import FakeKernel
 from nicoffload.testing.emulator.config import Config
+from tests.kernel.namespaces import simulated_namespaces
 from tests.kernel.scenarios import IGB, SIMULATED, Subject, run
 
 PROFILES = load_registry().profiles
@@ -38,7 +39,7 @@ def igb() -> Subject:
     return Subject(kernel=kernel, bus="pci", name="0000:01:00.0")
 
 
-CASES = [*((one, simulated) for one in SIMULATED), *((one, igb) for one in IGB)]
+CASES = [*((one, simulated) for one in (*SIMULATED, simulated_namespaces)), *((one, igb) for one in IGB)]
 
 
 @pytest.mark.parametrize(("scenario", "make"), CASES, ids=lambda one: getattr(one, "__name__", ""))

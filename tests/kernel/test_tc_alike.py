@@ -57,10 +57,14 @@ def test_a_dump_of_a_real_kernel_by_layout_says_what_it_says_one_by_one(name):
     assert said(expanded(alike(datagrams(name)))) == said(read.states(datagrams(name)))
 
 
-def test_what_stands_behind_a_value_is_not_read():
-    """No kernel sends it; damaged messages had it, and broke the reading by layout."""
-    mask = attribute(13, b"\xff" * 4)
-    options = [u32(22, 8), be16(8, 0x0800), attribute(12, bytes([10, 0, 0, 5]) + bytes(8)), mask]
+LONG = [attribute(12, bytes([10, 0, 0, 5]) + bytes(8)), attribute(13, b"\xff" * 4)]
+RANGE_AND_VALUE = [attribute(9, b"\x11"), be16(18, 7), be16(87, 5), be16(88, 9)]
+
+
+@pytest.mark.parametrize("keys", [LONG, RANGE_AND_VALUE], ids=["long", "range and value"])
+def test_keys_that_no_kernel_sends_are_read_as_one_by_one(keys):
+    """Damaged messages had them, and broke the reading by layout."""
+    options = [u32(22, 8), be16(8, 0x0800), *keys]
     payload = TCMSG.pack(0, 7, 0x8000_0001, 0xFFFF_FFF2, 3 << 16 | 0x0008)
     payload += text(TCA_KIND, "flower") + nested(TCA_OPTIONS, *options)
     message = struct.pack("=IHHII", 16 + len(payload), RTM_NEWTFILTER, 2, 1, 0) + payload

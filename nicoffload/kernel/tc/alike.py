@@ -22,6 +22,7 @@ from nicoffload.kernel.tc.columns import boundaries
 from nicoffload.kernel.tc.read import CLASSIFIERS, decode
 from nicoffload.kernel.tc.template import HEAD_BYTES, TCA_KIND, TCA_OPTIONS
 from nicoffload.kernel.tc.values import FilterState
+from nicoffload.model import RANGE_MASK
 
 _HANDLE = slice(24, 28)
 _PREF = slice(34, 36) if sys.byteorder == "little" else slice(32, 34)
@@ -122,7 +123,9 @@ def _values(
     columns: list[Sequence[int | tuple[int, int]]] = []
     for (name, mask), value in zip(match.shape, match.values, strict=True):
         place = plan.keys.get(flower.value_key(name, protocol)) if example.ref.kind == "flower" else None
-        if place is None:
+        if (
+            place is None or mask == RANGE_MASK
+        ):  # a range stands elsewhere, also where a damaged message has both
             columns.append([value] * len(rows))
         else:
             columns.append(_numbers(rows[:, place], mask, network=flower.in_network_order(name)))

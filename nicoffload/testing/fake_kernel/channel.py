@@ -28,6 +28,8 @@ class FakeChannel(NetlinkChannel):
 
     def __init__(self, world: World, family: int, handle: Callable[[bytes], list[bytes]] | None) -> None:
         self._world = world
+        self.namespace = world.here
+        """Where it was opened, and stays."""
         self._family = family
         self._handle = handle
         self._queue: deque[bytes] = deque()
@@ -42,8 +44,9 @@ class FakeChannel(NetlinkChannel):
         self._check_open()
         if self._handle is None:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        for datagram in self._handle(bytes(data)):
-            self._put(datagram)
+        with self._world.within(self.namespace):
+            for datagram in self._handle(bytes(data)):
+                self._put(datagram)
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """Return the next datagram; waiting for one that nobody is left to send ends at once."""

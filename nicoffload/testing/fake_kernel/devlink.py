@@ -127,6 +127,10 @@ class DevlinkServer(Watcher):
         for kind, most in ((MODE, 1), (INLINE, 3), (ENCAP, 1)):
             if kind in call.attributes and netlink.number_of(call.attributes[kind]) > most:
                 raise RejectedError(errno.ERANGE, "integer out of range")
+        if not self._world.here.is_home:  # where no device of devlink is
+            if request.is_dump:
+                return Reply(())
+            raise RejectedError(errno.ENODEV)
         if not request.is_dump:
             call.state = self._named(call.attributes)
         return answer(call)
@@ -340,17 +344,28 @@ class DevlinkServer(Watcher):
         self._notify(Command.PORT_DEL, _show_port(netdev))
         state.names.pop(netdev.ifindex, None)
 
+    def netdev_left(self, netdev: FakeNetdev) -> None:
+        """Tell of the port without it: the port stays (net/devlink/port.c, devlink_port_netdevice_event)."""
+        if self._world.here.is_home and self._state_of(netdev) is not None:
+            self._notify(Command.PORT_NEW, _show_port(netdev))
+
+    def netdev_arrived(self, netdev: FakeNetdev) -> None:
+        """Tell of the port with it, where devlink can see it."""
+        if self._world.here.is_home and self._state_of(netdev) is not None:
+            self._notify(Command.PORT_NEW, _show_port(netdev))
+
     def _state_of(self, netdev: FakeNetdev) -> DevlinkState | None:
         if netdev.nic is None or not _has_port(netdev):
             return None
         return self._states.get(netdev.nic)
 
     def _notify(self, command: Command, attributes: bytes) -> None:
-        if self._world.heard(NETLINK_GENERIC, _CONFIG_GROUP):
-            payload = _payload(command, attributes)
-            self._world.notify(
-                NETLINK_GENERIC, _CONFIG_GROUP, netlink.notification(self.info.number, payload)
-            )
+        with self._world.within(self._world.home):
+            if self._world.heard(NETLINK_GENERIC, _CONFIG_GROUP):
+                payload = _payload(command, attributes)
+                self._world.notify(
+                    NETLINK_GENERIC, _CONFIG_GROUP, netlink.notification(self.info.number, payload)
+                )
 
 
 def port_index(netdev: FakeNetdev) -> int:

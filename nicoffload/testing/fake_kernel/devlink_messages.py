@@ -129,7 +129,10 @@ def describe_port(netdev: FakeNetdev, index: int, hw_addr: int | None) -> bytes:
     nic = netdev.nic
     assert nic is not None
     out = handle(nic) + number(PORT_INDEX, index, 4) + number(PORT_TYPE, _ETHERNET, 2)
-    out += number(_NETDEV_IFINDEX, netdev.ifindex, 4) + string(_NETDEV_NAME, netdev.ifname)
+    if (
+        netdev.namespace is not None and netdev.namespace.is_home
+    ):  # devlink_nl_port_fill: of one namespace only
+        out += number(_NETDEV_IFINDEX, netdev.ifindex, 4) + string(_NETDEV_NAME, netdev.ifname)
     if not facts(nic.profile).port_flavours:
         return out
     out += number(_SPLITTABLE, 0, 1)

@@ -31,13 +31,13 @@ from nicoffload.testing.fake_kernel.errnos import refusal
 from nicoffload.testing.fake_kernel.ethtool import Ethtool
 from nicoffload.testing.fake_kernel.genetlink import GenericNetlink
 from nicoffload.testing.fake_kernel.hotplug import Hotplug
+from nicoffload.testing.fake_kernel.namespaces import Namespaces
 from nicoffload.testing.fake_kernel.route import RouteServer
 from nicoffload.testing.fake_kernel.sysfs import Sysfs
 from nicoffload.testing.fake_kernel.uevents import Uevents
 from nicoffload.testing.fake_kernel.world import FakeNetdev, FakeNic, NetdevKind, World
 
 _REQUESTS = 100_000
-_OWN_NAMESPACES = ("/proc/self/ns/net", "/proc/thread-self/ns/net")
 _UNPREPARED = Config(prepared=False)
 
 
@@ -68,6 +68,7 @@ class FakeKernel(Kernel):
         """What was asked, oldest first; no more than the last 100,000."""
         self.processes: list[OpenFiles] = []
         """What processes have open: a test puts a VM here."""
+        self._namespaces = Namespaces(self.world)
         self._hotplug = Hotplug(self.world)
         Uevents(self.world)
         self.route = RouteServer(self.world)
@@ -125,6 +126,18 @@ class FakeKernel(Kernel):
         """
         return self.world.add_netdev(FakeNetdev(0, ifname, NetdevKind.OTHER))
 
+    def move(self, netdev: FakeNetdev, path: str) -> None:
+        """Move a network device into another namespace, as ``ip link set X netns N`` does.
+
+        Args:
+            netdev: The device.
+            path: As of `namespace`; that of the present one for bringing it there.
+
+        Raises:
+            OSError: ENOENT: no such namespace; EINVAL: it can't leave its own; EEXIST: its name is taken there.
+        """
+        self._namespaces.move(netdev, self._namespaces.at(path))
+
     def follow(self, nic: FakeNic) -> None:
         """Let the kernel see what became of a NIC that a test changed through `FakeNic.device`."""
         self._hotplug.follow(nic)
@@ -161,22 +174,26 @@ class FakeKernel(Kernel):
     def read_sysfs(self, path: str) -> bytes:
         """Return what a file holds."""
         self.requests.append(Request(kind="read", target=path))
-        return tree.read(self._find(path))
+        with self.world.within(self.world.home):
+            return tree.read(self._find(path))
 
     def write_sysfs(self, path: str, data: bytes) -> None:
         """Write a file in one call."""
         self.requests.append(Request(kind="write", target=path, data=data))
-        tree.write(self._find(path), data)
+        with self.world.within(self.world.home):
+            tree.write(self._find(path), data)
 
     def list_sysfs(self, path: str) -> Sequence[str]:
         """Return the names in a folder."""
         self.requests.append(Request(kind="list", target=path))
-        return tree.names(self._find(path))
+        with self.world.within(self.world.home):
+            return tree.names(self._find(path))
 
     def readlink_sysfs(self, path: str) -> str:
         """Return where a link points."""
         self.requests.append(Request(kind="readlink", target=path))
-        found = self._find(path, follow=False)
+        with self.world.within(self.world.home):
+            found = self._find(path, follow=False)
         if not isinstance(found, tree.Link):
             raise refusal(errno.EINVAL)
         return found.target
@@ -190,7 +207,7 @@ class FakeKernel(Kernel):
         ]
         seen += [
             Sighting(pci_address=netdev.pci_address, ifname=netdev.ifname)
-            for netdev in self.world.netdevs.values()
+            for netdev in self.world.home.netdevs.values()
             if netdev.nic is not None and netdev.nic.bus == "pci"
         ]
         return seen
@@ -205,10 +222,21 @@ class FakeKernel(Kernel):
 
     @contextmanager
     def namespace(self, path: str) -> Iterator[Kernel]:
-        """Be in another network namespace: there is none but this one."""
-        if path not in _OWN_NAMESPACES:
-            raise refusal(errno.ENOENT)
-        yield self
+        """Be in another network namespace. What sysfs shows stays that of where its file system was mounted: home."""
+        with self.world.within(self._namespaces.at(path)):
+            yield self
+
+    def add_namespace(self, name: str) -> None:
+        """Make a network namespace with a name."""
+        self._namespaces.add(name)
+
+    def remove_namespace(self, name: str) -> None:
+        """Take a namespace away; the devices of NICs in it come home."""
+        self._namespaces.remove(name)
+
+    def namespaces(self) -> Sequence[str]:
+        """Return the names of the network namespaces."""
+        return self._namespaces.names()
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
@@ -231,5 +259,6 @@ class FakeKernel(Kernel):
         return answer
 
     def _follow_all(self) -> None:
-        for nic in tuple(self.world.nics.values()):
-            self._hotplug.follow(nic)
+        with self.world.within(self.world.home):
+            for nic in tuple(self.world.nics.values()):
+                self._hotplug.follow(nic)

@@ -133,7 +133,8 @@ class Sysfs:
 
     def _net_folder(self, one: FakeFunction) -> Folder:
         def entries() -> Mapping[str, Node]:
-            return {netdev.ifname: show_netdev(netdev, one.address) for netdev in self._netdevs(one)}
+            found = (netdev for netdev in self._netdevs(one) if netdev.namespace is self._world.here)
+            return {netdev.ifname: show_netdev(netdev, one.address) for netdev in found}
 
         def lookup(name: str) -> Node | None:
             netdev = self._world.netdev_named(name)

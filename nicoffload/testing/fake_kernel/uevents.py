@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nicoffload.kernel.seam import NETLINK_KOBJECT_UEVENT
-from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, FakeNic, Watcher, World
+from nicoffload.testing.fake_kernel.world import FakeFunction, FakeNetdev, FakeNic, Namespace, Watcher, World
 
 _KERNEL_GROUP = 1
 
@@ -57,6 +57,14 @@ class Uevents(Watcher):
             old = _net_path(netdev).rpartition("/")[0] + f"/{before}"
             self._tell("move", _net_path(netdev), "net", f"DEVPATH_OLD={old}", *_net(netdev))
 
+    def netdev_left(self, netdev: FakeNetdev) -> None:
+        """Tell ``remove``, to those who are where it was."""
+        self.netdev_gone(netdev)
+
+    def netdev_arrived(self, netdev: FakeNetdev) -> None:
+        """Tell ``add``, to those who are where it is now."""
+        self.netdev_appeared(netdev)
+
     def netdev_gone(self, netdev: FakeNetdev) -> None:
         """Tell ``remove``."""
         self._names.pop(netdev.ifindex, None)
@@ -64,7 +72,9 @@ class Uevents(Watcher):
 
     def _tell(self, action: str, path: str, subsystem: str, *more: str) -> None:
         self._sequence += 1
-        if not self._world.heard(NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP):
+        # What is of no namespace is told to all of them (lib/kobject_uevent.c, uevent_net_broadcast_untagged).
+        places = (self._world.here,) if subsystem == "net" else self._world.namespaces()
+        if not any(self._is_heard(place) for place in places):
             return
         lines = (
             f"{action}@{path}",
@@ -75,7 +85,13 @@ class Uevents(Watcher):
             f"SEQNUM={self._sequence}",
         )
         datagram = b"".join(line.encode() + b"\0" for line in lines)
-        self._world.notify(NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP, datagram)
+        for place in places:
+            with self._world.within(place):
+                self._world.notify(NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP, datagram)
+
+    def _is_heard(self, place: Namespace) -> bool:
+        with self._world.within(place):
+            return self._world.heard(NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP)
 
 
 def _path(function: FakeFunction) -> str:

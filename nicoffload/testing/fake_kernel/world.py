@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,6 +43,19 @@ class FeatureState:
 
 
 @dataclass(slots=True, eq=False)
+class Namespace:
+    """A network namespace.
+
+    Args:
+        netdevs: Its network devices, by number.
+        is_home: Whether the machine began with it.
+    """
+
+    netdevs: dict[int, FakeNetdev] = field(default_factory=dict)
+    is_home: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class FakeNetdev:
     """A network device.
 
@@ -59,6 +73,7 @@ class FakeNetdev:
         mtu: Its greatest packet.
         up: Whether an administrator has set it up.
         features: By the kernel's name, such as ``hw-tc-offload``.
+        namespace: Where it is; None before it is in the world.
     """
 
     ifindex: int
@@ -74,6 +89,7 @@ class FakeNetdev:
     mtu: int = 1500
     up: bool = False
     features: dict[str, FeatureState] = field(default_factory=dict)
+    namespace: Namespace | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -153,7 +169,13 @@ class FakeNic:
 
 
 class Channel(Protocol):
-    """Who hears of a multicast group."""
+    """Who hears of a multicast group.
+
+    Args:
+        namespace: Where it was opened.
+    """
+
+    namespace: Namespace
 
     def deliver(self, datagram: bytes) -> None:
         """Put a datagram into the queue."""
@@ -192,6 +214,12 @@ class Watcher:
     def netdev_gone(self, netdev: FakeNetdev) -> None:
         """A network device went; what hung on it goes too."""
 
+    def netdev_left(self, netdev: FakeNetdev) -> None:
+        """A network device left the namespace that is served, for another one; what hung on it is gone."""
+
+    def netdev_arrived(self, netdev: FakeNetdev) -> None:
+        """A network device came from another namespace."""
+
 
 class World:
     """Everything that the fake kernel knows of. Of one thread."""
@@ -201,13 +229,62 @@ class World:
         """By the name of the physical function."""
         self.functions: dict[tuple[str, str], FakeFunction] = {}
         """By bus and name."""
-        self.netdevs: dict[int, FakeNetdev] = {}
-        """By number."""
+        self.home = Namespace(is_home=True)
+        """The namespace that the machine began with: a driver's devices appear there, and devlink is there."""
+        self.here = self.home
+        """The namespace of whoever is served at present."""
+        self._namespaces = [self.home]
         self._watchers: list[Watcher] = []
         self._members: dict[tuple[int, int], list[Channel]] = {}
         self._next_ifindex = LOOPBACK_IFINDEX
         self._now_ns = 0
-        self.add_netdev(FakeNetdev(0, "lo", NetdevKind.OTHER, mtu=65536, up=True))
+        self.add_loopback().up = True
+
+    # Namespaces -----------------------------------------------------------------------------------------------------
+
+    @property
+    def netdevs(self) -> dict[int, FakeNetdev]:
+        """The network devices of the namespace that is served, by number."""
+        return self.here.netdevs
+
+    @contextmanager
+    def within(self, namespace: Namespace) -> Iterator[None]:
+        """Serve somebody of a namespace while the context lasts."""
+        before, self.here = self.here, namespace
+        try:
+            yield
+        finally:
+            self.here = before
+
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """Return all that were ever made: a socket may be left in one without a name."""
+        return tuple(self._namespaces)
+
+    def add_namespace(self) -> Namespace:
+        """Make a namespace without devices."""
+        made = Namespace()
+        self._namespaces.append(made)
+        return made
+
+    def add_loopback(self) -> FakeNetdev:
+        """Add the loopback of the namespace that is served."""
+        lo = FakeNetdev(0, "lo", NetdevKind.OTHER, mtu=65536)
+        lo.namespace = self.here
+        return self.add_netdev(lo)
+
+    def move_netdev(self, netdev: FakeNetdev, target: Namespace, ifname: str) -> None:
+        """Move a network device, which is set down and loses what hung on it, and tell everybody of it."""
+        before, netdev.namespace = netdev.namespace or self.home, target
+        with self.within(before):
+            netdev.up = False
+            del self.netdevs[netdev.ifindex]
+            for watcher in self._watchers:
+                watcher.netdev_left(netdev)
+        with self.within(target):
+            netdev.ifname = self.free_name(ifname)
+            self.netdevs[netdev.ifindex] = netdev
+            for watcher in self._watchers:
+                watcher.netdev_arrived(netdev)
 
     # Time -----------------------------------------------------------------------------------------------------------
 
@@ -245,11 +322,11 @@ class World:
                 members.remove(channel)
 
     def heard(self, family: int, group: int) -> bool:
-        """Tell whether anybody hears of a group, so that a datagram for it is worth making."""
-        return bool(self._members.get((family, group)))
+        """Tell whether anybody here hears of a group, so that a datagram for it is worth making."""
+        return any(one.namespace is self.here for one in self._members.get((family, group), ()))
 
     def notify(self, family: int, group: int, datagram: bytes) -> None:
-        """Send a datagram to everybody who hears of a multicast group.
+        """Send a datagram to everybody here who hears of a multicast group.
 
         Args:
             family: Netlink family, such as ``NETLINK_ROUTE``.
@@ -257,7 +334,8 @@ class World:
             datagram: One message or several.
         """
         for channel in tuple(self._members.get((family, group), ())):
-            channel.deliver(datagram)
+            if channel.namespace is self.here:
+                channel.deliver(datagram)
 
     # Network devices ------------------------------------------------------------------------------------------------
 
@@ -281,22 +359,29 @@ class World:
         Raises:
             ValueError: Another has its name.
         """
-        if self.netdev_named(netdev.ifname) is not None:
-            raise ValueError(f"there is a network device {netdev.ifname} already")
-        netdev.ifindex = self._next_ifindex
-        self._next_ifindex += 1
-        self.netdevs[netdev.ifindex] = netdev
-        for watcher in self._watchers:
-            watcher.netdev_appeared(netdev)
+        netdev.namespace = netdev.namespace or self.home
+        with self.within(netdev.namespace):
+            if self.netdev_named(netdev.ifname) is not None:
+                raise ValueError(f"there is a network device {netdev.ifname} already")
+            # The first of each namespace is its loopback; no other has the number of one elsewhere.
+            netdev.ifindex = LOOPBACK_IFINDEX
+            if self.netdevs:
+                self._next_ifindex += 1
+                netdev.ifindex = self._next_ifindex
+            self.netdevs[netdev.ifindex] = netdev
+            for watcher in self._watchers:
+                watcher.netdev_appeared(netdev)
         return netdev
 
     def netdev_changed(self, netdev: FakeNetdev) -> None:
         """Tell everybody that a network device is not as it was."""
-        for watcher in self._watchers:
-            watcher.netdev_changed(netdev)
+        with self.within(netdev.namespace or self.home):
+            for watcher in self._watchers:
+                watcher.netdev_changed(netdev)
 
     def remove_netdev(self, netdev: FakeNetdev) -> None:
         """Take a network device away, and tell everybody of it."""
-        del self.netdevs[netdev.ifindex]
-        for watcher in self._watchers:
-            watcher.netdev_gone(netdev)
+        with self.within(netdev.namespace or self.home):
+            del self.netdevs[netdev.ifindex]
+            for watcher in self._watchers:
+                watcher.netdev_gone(netdev)

@@ -115,6 +115,16 @@ class RouteServer(Watcher):
             self._notify(RTNLGRP_LINK, RTM_DELLINK, self._links.write(netdev, 0))
         self._links.forget(netdev)
 
+    def netdev_left(self, netdev: FakeNetdev) -> None:
+        """Remove what hung on a link, and tell that it went from here."""
+        self._qdiscs.forget(netdev)
+        if self._world.heard(NETLINK_ROUTE, RTNLGRP_LINK):
+            self._notify(RTNLGRP_LINK, RTM_DELLINK, self._links.write(netdev, 0))
+
+    def netdev_arrived(self, netdev: FakeNetdev) -> None:
+        """Tell of a link that is new here."""
+        self._tell_of_link(netdev)
+
     # Requests -------------------------------------------------------------------------------------------------------
 
     def _answer(self, request: Request) -> list[bytes]:

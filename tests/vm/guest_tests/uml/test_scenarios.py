@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nicoffload.kernel.linux import LinuxKernel
+from tests.kernel.namespaces import simulated_namespaces
 from tests.kernel.scenarios import SIMULATED, Subject
 from tests.vm.guest_tests.transcripts import hold_against_golden
 
@@ -25,6 +26,6 @@ def subject() -> Iterator[Subject]:
     (_BUS / "del_device").write_text(str(number), "ascii")
 
 
-@pytest.mark.parametrize("scenario", SIMULATED, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("scenario", [*SIMULATED, simulated_namespaces], ids=lambda one: one.__name__)
 def test_a_real_kernel_answers_as_the_fake_one_does(scenario, subject):
     hold_against_golden(scenario, subject)
