@@ -11,7 +11,7 @@ import errno
 import re
 from dataclasses import dataclass
 
-from nicoffload.errors import InvalidRequestError, NicOffloadError, NotFoundError, from_errno
+from nicoffload.errors import DeviceBusyError, InvalidRequestError, NicOffloadError, NotFoundError, from_errno
 from nicoffload.kernel.devlink import Port, PortFlavour
 from nicoffload.kernel.seam import Kernel
 
@@ -23,6 +23,7 @@ _PHYSICAL = re.compile("(?:l{0})?p{0}(?:s{0})?".replace("{0}", _DIGITS), re.ASCI
 """Line card, port, part."""
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _CAPABILITY = "representors"
+_LOOKS = 5
 _ABSENT = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL})
 """How sysfs says that a device has none of something: no such file, no driver that fills it, no such link."""
 
@@ -121,11 +122,21 @@ def identify(kernel: Kernel, ifname: str) -> NetdevIdentity:
 
     Raises:
         NotFoundError: There is no such device.
+        DeviceBusyError: The name goes from device to device.
         InvalidRequestError: It is no name of a device.
         NicOffloadError: sysfs can't be read.
     """
     if not _NAME.fullmatch(ifname) or ifname in {".", ".."}:
         raise InvalidRequestError(f"{ifname!r} is no name of a network device")
+    for _ in range(_LOOKS):
+        found = _identify(kernel, ifname)
+        # Each file was found by the name: all are of one device if it has that name before and after.
+        if _read(kernel, ifname, "ifindex") == str(found.ifindex):
+            return found
+    raise DeviceBusyError("the name goes from device to device", device=ifname)
+
+
+def _identify(kernel: Kernel, ifname: str) -> NetdevIdentity:
     index = _read(kernel, ifname, "ifindex")
     if not index.isdecimal():
         raise NotFoundError("there is no such network device", device=ifname)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -86,7 +85,6 @@ class FlowerTables(Mechanism):
         self._prefs = prefs
         self._books: dict[int, HookBook] = {}
         self._rules: dict[int, Known] = {}
-        self._made: set[int] = set()
         self._shown: dict[int, Sequence[str]] = {}
         self._shown_books: dict[int, HookBook] = {}
 
@@ -267,7 +265,7 @@ class FlowerTables(Mechanism):
         )
 
     def destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
-        """Remove rules by their cookies; a qdisc that this process made goes with the last filter on it."""
+        """Remove rules by their cookies. The qdisc stays: a virtual switch may have come to rely on it meanwhile."""
         self._forget_shown()
         located = self._locate(refs)
         answers: list[NicOffloadError | None] = [
@@ -287,7 +285,6 @@ class FlowerTables(Mechanism):
                 if rule_id is not None and (error is None or isinstance(error, NotFoundError)):
                     book.ours.pop(rule_id.int, None)
                     self._rules.pop(rule_id.int, None)
-            self._drop_qdisc(ifindex)
         return answers
 
     def dump(self, refs: Sequence[RuleRef] | None) -> Sequence[InstalledRule]:
@@ -512,24 +509,7 @@ class FlowerTables(Mechanism):
 
     def _ensure_qdisc(self, ifindex: int) -> None:
         with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
-            if qdisc.find(netlink, ifindex) is None:
-                qdisc.ensure(netlink, ifindex)
-                self._made.add(ifindex)
-
-    def _drop_qdisc(self, ifindex: int) -> None:
-        """Remove a qdisc that this process made, where nobody's filters hang on it."""
-        if ifindex not in self._made:
-            return
-        for hook in (Hook.ingress(ifindex), Hook.egress(ifindex)):
-            with TcFilters(self.nic.kernel, hook, device=self.nic.device) as filters:
-                if filters.dump():
-                    return
-        with (
-            Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink,
-            contextlib.suppress(NotFoundError),  # somebody else was faster
-        ):
-            qdisc.delete(netlink, ifindex)
-        self._made.discard(ifindex)
+            qdisc.ensure(netlink, ifindex)
 
 
 def _is_mode(reasons: Sequence[Reason]) -> bool:

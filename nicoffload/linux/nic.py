@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nicoffload.driver.contract import OpenContext
-from nicoffload.errors import DeviceGoneError, NicOffloadError, NotFoundError, from_errno
+from nicoffload.errors import (
+    AccessDeniedError,
+    DeviceBusyError,
+    DeviceGoneError,
+    NicOffloadError,
+    NotFoundError,
+    NotSupportedError,
+    from_errno,
+)
 from nicoffload.kernel.devlink import Devlink, EswitchMode, Handle, Port, PortFlavour
 from nicoffload.kernel.features import Feature, FeatureName, read_feature
 from nicoffload.kernel.pci import PciFunction
@@ -20,6 +28,9 @@ UPLINK_PORT = 0
 POLL_S = 0.05
 """How long to wait before a state is looked at again."""
 _FIRST_SIMULATED = "p1"
+_NOT_TOLD = (NotSupportedError, NotFoundError, DeviceGoneError)
+"""What Linux answers where there is nothing to tell. Any other error is one: a mode not known is not no mode."""
+_LOOKS = 5
 _OWN_ROLES = (Role.PF, Role.UPLINK)
 _FEATURES = {name.value: name for name in FeatureName} | {"ntuple": FeatureName.NTUPLE}
 
@@ -112,7 +123,7 @@ class LinuxNic:
         """Return the network devices that hang on the NIC in this namespace, by number: its own and representors."""
         try:
             names = self.kernel.list_sysfs(f"{self.place.folder}/net")
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         found = []
         for name in names:
@@ -174,16 +185,8 @@ class LinuxNic:
         return Ports(uplink=uplink, representors=self._representors(uplink))
 
     def _representors(self, uplink: NetdevIdentity) -> dict[int, NetdevIdentity]:
-        by_devlink = {
-            port.vf: port
-            for port in self.devlink_ports()
-            if port.flavour is PortFlavour.PCI_VF
-            and port.vf is not None
-            and port.ifindex
-            and not port.external
-        }
-        if by_devlink:
-            return {vf: identify(self.kernel, port.ifname) for vf, port in sorted(by_devlink.items())}
+        if by_devlink := self._by_devlink():
+            return by_devlink
         if not uplink.switch_id:
             return {}
         number = self._pf_number(uplink)
@@ -196,6 +199,28 @@ class LinuxNic:
             and not one.port.controller
             and one.port.pf == number
         }
+
+    def _by_devlink(self) -> dict[int, NetdevIdentity]:
+        """Return VF index to representor where devlink has their ports: by number, for names change as they appear."""
+        for _ in range(_LOOKS):
+            ports = {
+                port.vf: port
+                for port in self.devlink_ports()
+                if port.flavour is PortFlavour.PCI_VF
+                and port.vf is not None
+                and port.ifindex
+                and not port.external
+            }
+            try:
+                found = {vf: identify(self.kernel, port.ifname) for vf, port in sorted(ports.items())}
+            except NotFoundError:
+                continue  # renamed between the two looks
+            if all(one.ifindex == ports[vf].ifindex for vf, one in found.items()):
+                return found
+        raise DeviceBusyError(
+            "the network devices of its VFs change their names faster than they can be looked at",
+            device=self.device,
+        )
 
     def _pf_number(self, uplink: NetdevIdentity) -> int:
         """Return the number that port names have for this PF: that of the function, as all drivers here count."""
@@ -216,7 +241,7 @@ class LinuxNic:
         try:
             with Devlink(self.kernel) as devlink:
                 mode = devlink.eswitch(self.place.handle).mode
-        except NicOffloadError:
+        except (*_NOT_TOLD, AccessDeniedError):  # Linux tells the mode to root alone
             return None
         return mode.value if mode is not None else None
 
@@ -225,7 +250,7 @@ class LinuxNic:
         try:
             with Devlink(self.kernel) as devlink:
                 return devlink.ports(self.place.handle)
-        except NicOffloadError:
+        except _NOT_TOLD:
             return []
 
     def feature(self, name: str, ifname: str) -> Feature | None:
@@ -234,7 +259,7 @@ class LinuxNic:
             return None
         try:
             return read_feature(self.kernel, ifname, _FEATURES[name])
-        except NicOffloadError:
+        except _NOT_TOLD:
             return None
 
     def vf_addresses(self) -> list[str]:

@@ -69,16 +69,20 @@ class _Graph:
     foreign: list[U32State] = field(default_factory=list)
 
     def tables(self) -> set[int]:
-        """Return the numbers of the tables that something leads to."""
-        return {state.item.link for state in [*self.links.values(), *self.foreign] if state.item.link}
+        """Return the numbers of the tables that something leads to, or that hold rules of others.
+
+        Prefs of one hook share their tables, so another program's may be among those that the driver keeps.
+        """
+        led_to = {state.item.link for state in [*self.links.values(), *self.foreign] if state.item.link}
+        return led_to | {state.item.table for state in self.foreign}
 
     def has_filters(self) -> bool:
         """Tell whether our pref has any filter."""
         return bool(self.rules or self.links) or any(state.ref.pref == PREF for state in self.foreign)
 
     def of_table(self, number: int) -> int:
-        """Return how many rules a table has."""
-        return sum(state.item.table == number for state in self.rules.values())
+        """Return how many rules a table has, of ours and of others."""
+        return sum(state.item.table == number for state in [*self.rules.values(), *self.foreign])
 
 
 class U32Tables(Mechanism):
@@ -432,8 +436,7 @@ class U32Tables(Mechanism):
 
     def _ensure_qdisc(self, ifindex: int) -> None:
         with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
-            if qdisc.find(netlink, ifindex) is None:
-                qdisc.ensure(netlink, ifindex)
+            qdisc.ensure(netlink, ifindex)
 
 
 def _find(graph: _Graph, ref: RuleRef) -> U32State | None:

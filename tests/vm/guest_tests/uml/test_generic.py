@@ -203,7 +203,7 @@ def test_the_commands_that_a_plan_explains_give_the_same_kernel_state(simulated_
     assert one[1:] == twin[1:]
 
 
-def test_rules_of_others_stay_and_the_qdisc_goes_only_with_the_last(nic, tmp_path, sh, tell):
+def test_rules_of_others_stay_and_so_does_the_qdisc(nic, tmp_path, sh, tell):
     device = nic.netdevs[0]
     with open_nic(nic.handle, state_dir=tmp_path) as opened:
         rules = five_tuples(3, Drop())
@@ -220,7 +220,7 @@ def test_rules_of_others_stay_and_the_qdisc_goes_only_with_the_last(nic, tmp_pat
         more = five_tuples(1, Drop())
         opened.add_flows(more)
         opened.remove_flows([more[0].rule_id])
-        assert "clsact" not in tell("tc", "qdisc", "show", "dev", device).out
+        assert "clsact" in tell("tc", "qdisc", "show", "dev", device).out
 
 
 def test_a_full_table_refuses_with_its_name_and_an_atomic_change_leaves_nothing(nic, tmp_path):

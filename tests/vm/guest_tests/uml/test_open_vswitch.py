@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nicoffload import open_nic
 from nicoffload.kernel import Netlink
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.seam import NETLINK_ROUTE
@@ -30,7 +31,7 @@ from nicoffload.kernel.tc import (
     Verdict,
     qdisc,
 )
-from nicoffload.model import Match
+from nicoffload.model import Drop, FlowRule, Match
 from tests.kernel.random_filters import random_filters
 
 KERNEL = LinuxKernel()
@@ -305,6 +306,17 @@ def test_a_port_that_has_rules_of_ours_becomes_a_port_of_open_vswitch(scene):
     install(scene.port, made)
     scene.bridge()
     check_both(scene, made, scene.learn())
+
+
+def test_a_port_offloads_on_when_our_last_rule_goes(scene, sh, tmp_path):
+    for name in scene.nic.netdevs:
+        sh(f"tc qdisc del dev {name} clsact")
+    rule = FlowRule(match=Match.of(ipv4_dst="192.0.2.1", ip_proto=6, tp_dst=80), actions=(Drop(),))
+    with open_nic(scene.nic.handle, state_dir=tmp_path) as nic:
+        nic.add_flows([rule])  # makes the qdisc
+        scene.bridge()
+        nic.remove_flows([rule.rule_id])  # Open vSwitch has no flow now
+    assert scene.learn()
 
 
 def test_open_vswitch_was_there_first_and_its_own_qdisc_serves_both(scene, sh):
