@@ -188,24 +188,23 @@ def test_a_devlink_port_agrees_with_its_own_device_only(sysfs):
 
 
 class Renaming:
-    """A kernel in which a name goes to another device after so many looks at `ifindex`."""
+    """A kernel in which a name is another device's at each of some looks at `ifindex`."""
 
-    def __init__(self, kernel, looks: int) -> None:
-        self._kernel, self._looks, self._number = kernel, looks, 0
+    def __init__(self, kernel, *ifindexes: int) -> None:
+        self._kernel, self._ifindexes = kernel, list(ifindexes)
 
     def __getattr__(self, name):
         return getattr(self._kernel, name)
 
     def read_sysfs(self, path):
         if path.endswith("/ifindex"):
-            self._number += 1
-            return b"%d" % (7 + self._number // self._looks)
+            return b"%d" % self._ifindexes.pop(0)
         return self._kernel.read_sysfs(path)
 
 
 def test_what_was_read_of_two_devices_that_had_one_name_is_read_anew(tmp_path):
     sysfs = Sysfs(tmp_path)
     sysfs.netdev("eth0", 7)
-    assert identify(Renaming(sysfs.kernel, 3), "eth0").ifindex == 8
+    assert identify(Renaming(sysfs.kernel, 7, 8, 8, 8), "eth0").ifindex == 8
     with pytest.raises(DeviceBusyError, match="from device to device"):
-        identify(Renaming(sysfs.kernel, 1), "eth0")
+        identify(Renaming(sysfs.kernel, *range(7, 17)), "eth0")
