@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from nicoffload.driver.contract import Driver, InstalledRule
 from nicoffload.errors import JournalError, NicOffloadError
 from nicoffload.model.rule import FlowRule
+from nicoffload.nic.blocks import RuleRecord
 from nicoffload.nic.flow_book import FlowBook
-from nicoffload.nic.journal import Journal, RuleRecord, Unfinished
-from nicoffload.nic.records import encode_rule
+from nicoffload.nic.journal import Journal, Unfinished
 from nicoffload.nic.restore import Trace, is_done, located, restore_rules
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.settings import steps_done, undo_step
@@ -55,15 +55,16 @@ def recover(driver: Driver, journal: Journal, book: FlowBook | None, retry: Retr
     if book is None:
         return report
     found = find_ours(journal.rules(), Reading(book.filters.dump()))
+    damage = journal.damage()
     book.reset(found.owned)
-    _record(journal, found.owned)
+    _record(journal, found.owned, anew=bool(damage))
     return replace(
         report,
         adopted=found.adopted,
         missing=found.missing,
         changed=found.changed,
         unaccounted=found.unaccounted,
-        problems=(*report.problems, *found.problems),
+        problems=(*report.problems, *damage, *found.problems),
     )
 
 
@@ -109,8 +110,9 @@ def find_ours(records: Sequence[RuleRecord], reading: Reading) -> Found:
 
 
 def _recorded(record: RuleRecord, found: InstalledRule | None) -> FlowRule:
-    """Return the rule of a record. Text that is equal need not be read: there can be a hundred thousand."""
-    if found is None or record.body != encode_rule(found.rule):
+    """Return the rule of a record; one that is in the NIC as recorded need not be made: there can be 100,000."""
+    body = record.body
+    if found is None or isinstance(body, FlowRule) or not body.is_of(found.rule):
         return record.rule
     return found.rule if found.rule.rule_id == record.rule_id else _ours(found, record)
 
@@ -125,10 +127,10 @@ def _renamed(found: InstalledRule) -> FlowRule:
     return found.rule if found.rule.rule_id == cookie else replace(found.rule, rule_id=cookie)
 
 
-def _record(journal: Journal, owned: Sequence[Owned]) -> None:
-    """Write down which rules are ours where the journal says otherwise."""
+def _record(journal: Journal, owned: Sequence[Owned], *, anew: bool) -> None:
+    """Write down which rules are ours, where the journal says otherwise or part of it can't be read."""
     known = {record.rule_id: (record.table, record.slot) for record in journal.rules()}
-    if known != {each.rule_id: (each.ref.table, each.ref.slot) for each in owned}:
+    if anew or known != {each.rule_id: (each.ref.table, each.ref.slot) for each in owned}:
         journal.replace_rules(
             [RuleRecord(each.rule_id, each.ref.table, each.ref.slot, each.rule) for each in owned]
         )

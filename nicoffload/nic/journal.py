@@ -9,35 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from nicoffload.driver.contract import RuleRef
-from nicoffload.model.rule import FlowRule
-from nicoffload.nic.records import decode_rule
+from nicoffload.nic.blocks import RuleRecord
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRecord:
-    """A rule of ours as the journal has it; positional and lean, and its text is read only when it is needed."""
-
-    rule_id: uuid.UUID
-    table: str
-    slot: int | None
-    body: FlowRule | str
-
-    @property
-    def rule(self) -> FlowRule:
-        """The rule.
-
-        Raises:
-            JournalError: The record is damaged.
-        """
-        return decode_rule(self.body, self.rule_id) if isinstance(self.body, str) else self.body
-
-    @property
-    def ref(self) -> RuleRef:
-        """Where it is."""
-        return RuleRef(rule_id=self.rule_id, table=self.table, slot=self.slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +104,25 @@ class Journal(ABC):
         """Return the changes that were cut off, the newest first."""
 
     @abstractmethod
-    def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:
-        """Record what is about to change, for good, and return the number of the change."""
+    def damage(self) -> Sequence[str]:
+        """Return which records of rules can't be read, in words."""
+
+    @abstractmethod
+    def begin(
+        self,
+        title: str,
+        before: Sequence[RuleRecord],
+        after: Sequence[RuleRecord],
+        steps: Sequence[StepIntent],
+    ) -> int:
+        """Record what is about to change, for good, and return the number of the change.
+
+        Args:
+            title: What it is about, in words.
+            before: The rules that it takes away or replaces, as they are.
+            after: The rules that it adds, or by which it replaces others, as they will be.
+            steps: What it does to settings.
+        """
 
     @abstractmethod
     def finish(
@@ -204,7 +195,17 @@ class MemoryJournal(Journal):
         """Return nothing."""
         return ()
 
-    def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:  # noqa: ARG002
+    def damage(self) -> Sequence[str]:
+        """Return nothing."""
+        return ()
+
+    def begin(
+        self,
+        title: str,  # noqa: ARG002
+        before: Sequence[RuleRecord],  # noqa: ARG002
+        after: Sequence[RuleRecord],  # noqa: ARG002
+        steps: Sequence[StepIntent],  # noqa: ARG002
+    ) -> int:
         """Keep nothing: the change itself holds what undoing takes."""
         return 0
 

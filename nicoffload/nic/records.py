@@ -1,60 +1,38 @@
-"""The journal's own text for rules and settings: made for writing 100,000 of them at once, not for people."""
+"""The journal's own text for settings and actions."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 import json
-import uuid
-from functools import lru_cache
 from typing import Any
 
 from nicoffload.errors import JournalError, NicOffloadError
 from nicoffload.model import (
     ACTION_NAMES,
-    RANGE_MASK,
     Action,
-    FlowRule,
     LinkState,
     Masked,
-    Match,
-    PortRange,
     RateLimit,
-    Shape,
     VfConfig,
     VlanTag,
 )
-from nicoffload.model.match import FieldValue
 
 _ACTIONS: dict[str, type[Any]] = {name: kind for kind, name in ACTION_NAMES.items()}
 
 
-def encode_rule(rule: FlowRule) -> str:
-    """Return match, actions and priority as text; the id is not part of it."""
-    priority = "null" if rule.priority is None else str(rule.priority)
-    return f"[{priority},{_shape_text(rule.match.shape)},{json.dumps(rule.match.values)},{_actions_text(rule.actions)}]"
+def plain_actions(actions: tuple[Action, ...]) -> object:
+    """Return actions as JSON holds them."""
+    return [[ACTION_NAMES[type(action)], _plain(action)] for action in actions]
 
 
-def decode_rule(text: str, rule_id: uuid.UUID) -> FlowRule:
-    """Return the rule that `encode_rule` wrote.
+def read_actions(found: Any) -> tuple[Action, ...]:
+    """Return the actions that `plain_actions` was given.
 
     Raises:
-        JournalError: The text is damaged.
+        ValueError, TypeError, KeyError, NicOffloadError: They are damaged.
     """
-    try:
-        priority, shape, values, actions = json.loads(text)
-        fields: dict[str, FieldValue] = {
-            name: PortRange(*value) if mask == RANGE_MASK else Masked(value, mask)
-            for (name, mask), value in zip(shape, values, strict=True)
-        }
-        return FlowRule(
-            match=Match(**fields),
-            actions=tuple(_action(name, arguments) for name, arguments in actions),
-            priority=priority,
-            rule_id=rule_id,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, NicOffloadError) as cause:
-        raise JournalError(f"the record of rule {rule_id} is damaged: {cause}") from cause
+    return tuple(_action(name, arguments) for name, arguments in found)
 
 
 def encode_setting(value: VfConfig | RateLimit | int | None) -> str:
@@ -102,16 +80,6 @@ def decode_count(text: str) -> int:
         return int(text)
     except ValueError as cause:
         raise JournalError(f"the record of a number of VFs is damaged: {cause}") from cause
-
-
-@lru_cache(maxsize=1024)
-def _shape_text(shape: Shape) -> str:
-    return json.dumps(shape)
-
-
-@lru_cache(maxsize=4096)
-def _actions_text(actions: tuple[Action, ...]) -> str:
-    return json.dumps([[ACTION_NAMES[type(action)], _plain(action)] for action in actions])
 
 
 def _action(name: str, arguments: dict[str, Any]) -> Action:

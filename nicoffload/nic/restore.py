@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from nicoffload.compiler import Refusal
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef
 from nicoffload.model.rule import FlowRule
+from nicoffload.nic.blocks import RuleRecord
 from nicoffload.nic.flow_book import FlowBook
-from nicoffload.nic.journal import RuleIntent, RuleRecord
+from nicoffload.nic.journal import RuleIntent
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.transaction import Undone
 from nicoffload.nic.verify import Content, Reading, content_of, same_rule

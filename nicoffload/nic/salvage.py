@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nicoffload.errors import AccessDeniedError, JournalError
+from nicoffload.nic import old_journal
+from nicoffload.nic.blocks import check
 from nicoffload.nic.lock import FileLock
 from nicoffload.nic.sqlite_journal import COLUMNS, SCHEMA, SCHEMA_VERSION
 
 _BUSY_TIMEOUT_S = 30.0
+_ROWS = 1
+"""The version that had a row for each rule."""
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 
 
@@ -109,6 +113,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         written_by = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        sound = verdict is not None and verdict[0] == "ok" and written_by is not None
+        if sound and version == _ROWS and written_by[0] == str(_ROWS):
+            old_journal.upgrade(connection, SCHEMA_VERSION)
+            version, written_by = SCHEMA_VERSION, (str(SCHEMA_VERSION),)
         for table, columns in COLUMNS.items():
             connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1").fetchone()  # noqa: S608 - constants
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -120,7 +128,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise _DamagedError from cause
     except (sqlite3.Error, ValueError, OverflowError) as cause:
         raise _DamagedError from cause
-    if verdict is None or verdict[0] != "ok" or written_by is None or str(version) != written_by[0]:
+    if not sound or str(version) != written_by[0]:
         raise _DamagedError
     if version != SCHEMA_VERSION:
         raise JournalError(
@@ -188,28 +196,35 @@ def _salvage(beside: Path, target: sqlite3.Connection) -> int:
             return 0
         with closing(_connect(copy)) as source:
             source.text_factory = lambda raw: raw.decode(errors="replace")
-            return sum(_copy_table(source, target, table) for table in COLUMNS)
+            saved = sum(_copy_table(source, target, table) for table in COLUMNS)
+            rows = list(_readable(source, "rules", old_journal.COLUMNS))
+            if rows:
+                target.execute("BEGIN IMMEDIATE")
+                saved += old_journal.take_over(target, rows)
+                target.execute("COMMIT")
+            return saved
 
 
 def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> int:
     columns = COLUMNS[table]
     marks = ", ".join("?" * len(columns))
     insert = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - constants
-    rows = list(dict.fromkeys(_readable(source, table)))
+    rows = list(dict.fromkeys(_readable(source, table, columns)))
     saved = 0
     target.execute("BEGIN IMMEDIATE")
     for row in rows:
         # A row that breaks a constraint was damaged.
-        with suppress(sqlite3.Error, OverflowError):
+        with suppress(sqlite3.Error, OverflowError, JournalError):
+            records = check(row[-1])[0] if table == "blocks" else 1
             target.execute(insert, row)
-            saved += 1
+            saved += records
     target.execute("COMMIT")
     return saved
 
 
-def _readable(source: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+def _readable(source: sqlite3.Connection, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows that can be read, from both ends: one broken page then costs no more than itself."""
     for order in ("ASC", "DESC"):
-        columns = ", ".join(COLUMNS[table])
+        query = f"SELECT {', '.join(columns)} FROM {table} NOT INDEXED ORDER BY rowid {order}"  # noqa: S608 - constants
         with suppress(sqlite3.Error, OverflowError, ValueError):
-            yield from source.execute(f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY rowid {order}")  # noqa: S608
+            yield from source.execute(query)

@@ -10,39 +10,37 @@ from pathlib import Path
 from typing import TypeVar
 
 from nicoffload.errors import DeviceBusyError, JournalError
-from nicoffload.nic.journal import Journal, LeaseRow, RuleIntent, RuleRecord, StepIntent, Unfinished
+from nicoffload.nic.blocks import RuleRecord
+from nicoffload.nic.journal import Journal, LeaseRow, StepIntent, Unfinished
 from nicoffload.nic.lock import FileLock
-from nicoffload.nic.records import encode_rule
+from nicoffload.nic.rule_log import TABLES, RuleLog
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-# A rule row is at rest (change is NULL), or part of a change: then `was_*` is how it was (NULL: it was not) and
-# `tbl`, `slot`, `body` how it will be (body NULL: it will not be).
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE nics (nic TEXT PRIMARY KEY, generation INTEGER NOT NULL);
+CREATE TABLE nics (
+    nic TEXT PRIMARY KEY, generation INTEGER NOT NULL, live INTEGER NOT NULL DEFAULT 0,
+    dead INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, nic TEXT NOT NULL, title TEXT NOT NULL,
     failed INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE steps (
     change INTEGER NOT NULL, seq INTEGER NOT NULL, nic TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL,
     before TEXT NOT NULL, after TEXT NOT NULL, PRIMARY KEY (change, seq));
-CREATE TABLE rules (
-    nic TEXT NOT NULL, rule_id BLOB NOT NULL, tbl TEXT, slot INTEGER, body TEXT,
-    change INTEGER, was_tbl TEXT, was_slot INTEGER, was_body TEXT, PRIMARY KEY (nic, rule_id));
-CREATE INDEX rules_in_change ON rules (change) WHERE change IS NOT NULL;
+{TABLES}
 CREATE TABLE leases (
     nic TEXT NOT NULL, vf INTEGER NOT NULL, owner TEXT NOT NULL, epoch INTEGER NOT NULL, expires_at_s REAL NOT NULL,
     dirty INTEGER NOT NULL, PRIMARY KEY (nic, vf));
 """
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "nics": ("nic", "generation"),
+    "nics": ("nic", "generation", "live", "dead"),
     "changes": ("number", "nic", "title", "failed"),
     "steps": ("change", "seq", "nic", "kind", "target", "before", "after"),
-    "rules": ("nic", "rule_id", "tbl", "slot", "body", "change", "was_tbl", "was_slot", "was_body"),
+    "blocks": ("number", "nic", "change", "was", "rules", "body"),
     "leases": ("nic", "vf", "owner", "epoch", "expires_at_s", "dirty"),
 }
 """What salvage copies, row by row."""
@@ -68,6 +66,7 @@ class SqliteJournal(Journal):
         self._nic = nic
         self._side = f"{nic} {port}" if port else nic
         self._lock = lock
+        self._log = RuleLog(self._side)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -99,10 +98,12 @@ class SqliteJournal(Journal):
     def rules(self) -> Sequence[RuleRecord]:
         """Return the rules of ours that no unfinished change touches."""
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT rule_id, tbl, slot, body FROM rules WHERE nic = ? AND change IS NULL", (self._side,)
-            ).fetchall()
-        return [record for row in rows if (record := _record(*row)) is not None]
+            return self._log.rules(db)
+
+    def damage(self) -> Sequence[str]:
+        """Return which records of rules can't be read, in words."""
+        with self._reading() as db:
+            return self._log.damage(db)
 
     def unfinished(self) -> Sequence[Unfinished]:
         """Return the changes that were cut off, the newest first."""
@@ -113,19 +114,13 @@ class SqliteJournal(Journal):
                     "SELECT number, title, failed FROM changes WHERE nic = ?", (self._side,)
                 )
             }
-            of_rules = db.execute(
-                "SELECT change, rule_id, was_tbl, was_slot, was_body, tbl, slot, body FROM rules"
-                " WHERE change IS NOT NULL AND nic = ?",
-                (self._side,),
-            ).fetchall()
+            of_rules = self._log.unfinished(db)
             of_steps = db.execute(
                 "SELECT change, kind, target, before, after FROM steps WHERE nic = ? ORDER BY change, seq",
                 (self._side,),
             ).fetchall()
         # A damaged journal may have lost the row of a change and kept what belongs to it.
-        numbers = sorted(
-            {*titles, *(row[0] for row in of_rules), *(row[0] for row in of_steps)}, reverse=True
-        )
+        numbers = sorted({*titles, *of_rules, *(row[0] for row in of_steps)}, reverse=True)
         return [
             Unfinished(
                 number=number,
@@ -136,25 +131,25 @@ class SqliteJournal(Journal):
                     for change, kind, target, before, after in of_steps
                     if change == number
                 ),
-                rules=tuple(_intents(row[1:] for row in of_rules if row[0] == number)),
+                rules=tuple(of_rules.get(number, ())),
             )
             for number in numbers
         ]
 
-    def begin(self, title: str, rules: Sequence[RuleIntent], steps: Sequence[StepIntent]) -> int:
+    def begin(
+        self,
+        title: str,
+        before: Sequence[RuleRecord],
+        after: Sequence[RuleRecord],
+        steps: Sequence[StepIntent],
+    ) -> int:
         """Record what is about to change, for good, and return the number of the change."""
         nic = self._side
         with self._transaction() as db:
             self._advance(db)
             number = db.execute("INSERT INTO changes (nic, title) VALUES (?, ?)", (nic, title)).lastrowid
             assert number is not None
-            db.executemany(
-                "INSERT OR REPLACE INTO rules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (nic, intent.rule_id.bytes, *_columns(intent.after), number, *_columns(intent.before))
-                    for intent in rules
-                ),
-            )
+            self._log.begin(db, number, before, after)
             # What an earlier change failed to take back is settled by a later change of the same thing.
             db.executemany(
                 "DELETE FROM steps WHERE nic = ? AND kind = ? AND target = ?",
@@ -174,16 +169,7 @@ class SqliteJournal(Journal):
     ) -> None:
         """Record that a change is done, and forget its intents."""
         with self._transaction() as db:
-            db.executemany(
-                "DELETE FROM rules WHERE nic = ? AND rule_id = ?",
-                ((self._side, rule.bytes) for rule in dropped),
-            )
-            self._put_where(db, moved)
-            db.execute("DELETE FROM rules WHERE change = ? AND body IS NULL", (number,))
-            db.execute(
-                "UPDATE rules SET change = NULL, was_tbl = NULL, was_slot = NULL, was_body = NULL WHERE change = ?",
-                (number,),
-            )
+            self._log.finish(db, number, moved, dropped)
             self._forget(db, number)
 
     def abort(
@@ -195,17 +181,7 @@ class SqliteJournal(Journal):
     ) -> None:
         """Record that a change was taken back, but for what is stuck."""
         with self._transaction() as db:
-            # Kept apart under a number of its own while the rest is settled.
-            stuck = [(-number, self._side, rule.bytes) for rule in stuck_rules]
-            db.executemany("UPDATE rules SET change = ? WHERE nic = ? AND rule_id = ?", stuck)
-            db.execute("DELETE FROM rules WHERE change = ? AND was_body IS NULL", (number,))
-            db.execute(
-                "UPDATE rules SET tbl = was_tbl, slot = was_slot, body = was_body, change = NULL,"
-                " was_tbl = NULL, was_slot = NULL, was_body = NULL WHERE change = ?",
-                (number,),
-            )
-            self._put_where(db, moved)
-            db.execute("UPDATE rules SET change = ? WHERE change = ?", (number, -number))
+            self._log.abort(db, number, moved, stuck_rules)
             if not stuck_rules and not stuck_steps:
                 self._forget(db, number)
                 return
@@ -220,12 +196,8 @@ class SqliteJournal(Journal):
     def replace_rules(self, records: Sequence[RuleRecord]) -> None:
         """Make these the rules that are ours: what adoption found."""
         with self._transaction() as db:
-            db.execute("DELETE FROM rules WHERE nic = ? AND change IS NULL", (self._side,))
-            db.executemany(
-                "INSERT OR REPLACE INTO rules (nic, rule_id, tbl, slot, body) VALUES (?, ?, ?, ?, ?)",
-                ((self._side, record.rule_id.bytes, *_columns(record)) for record in records),
-            )
             self._advance(db)
+            self._log.replace(db, records)
 
     def update_leases(self, change: Callable[[dict[int, LeaseRow]], T]) -> T:
         """Let `change` edit the leases, in one IMMEDIATE transaction."""
@@ -287,12 +259,6 @@ class SqliteJournal(Journal):
             hint="open the NIC again: a damaged journal is put aside and what it holds is saved",
         )
 
-    def _put_where(self, db: sqlite3.Connection, moved: Sequence[RuleRecord]) -> None:
-        db.executemany(
-            "UPDATE rules SET tbl = ?, slot = ? WHERE nic = ? AND rule_id = ?",
-            ((record.table, record.slot, self._side, record.rule_id.bytes) for record in moved),
-        )
-
     def _forget(self, db: sqlite3.Connection, number: int) -> None:
         db.execute("DELETE FROM steps WHERE change = ?", (number,))
         db.execute("DELETE FROM changes WHERE number = ?", (number,))
@@ -300,7 +266,8 @@ class SqliteJournal(Journal):
 
     def _advance(self, db: sqlite3.Connection) -> None:
         db.execute(
-            "INSERT INTO nics VALUES (?, 1) ON CONFLICT (nic) DO UPDATE SET generation = generation + 1",
+            "INSERT INTO nics (nic, generation) VALUES (?, 1)"
+            " ON CONFLICT (nic) DO UPDATE SET generation = generation + 1",
             (self._nic,),
         )
 
@@ -314,31 +281,3 @@ class SqliteJournal(Journal):
             )
             for vf, owner, epoch, expires, dirty in rows
         }
-
-
-def _columns(record: RuleRecord | None) -> tuple[str | None, int | None, str | None]:
-    if record is None:
-        return None, None, None
-    return (
-        record.table,
-        record.slot,
-        record.body if isinstance(record.body, str) else encode_rule(record.body),
-    )
-
-
-def _record(rule_id: object, table: object, slot: object, body: object) -> RuleRecord | None:
-    """Return a record, or None where the row holds what no journal of ours would write."""
-    if not isinstance(rule_id, bytes) or len(rule_id) != 16:
-        return None
-    if not isinstance(table, str) or not isinstance(body, str) or not isinstance(slot, int | None):
-        return None
-    return RuleRecord(uuid.UUID(bytes=rule_id), table, slot, body)
-
-
-def _intents(rows: Iterator[tuple[object, ...]]) -> Iterator[RuleIntent]:
-    for rule_id, was_table, was_slot, was_body, table, slot, body in rows:
-        before = _record(rule_id, was_table, was_slot, was_body)
-        after = _record(rule_id, table, slot, body)
-        known = before or after
-        if known is not None:
-            yield RuleIntent(known.rule_id, before, after)

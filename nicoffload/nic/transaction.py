@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nicoffload.errors import NicOffloadError, RollbackError
-from nicoffload.nic.journal import Journal, RuleIntent, RuleRecord, StepIntent
+from nicoffload.nic.blocks import RuleRecord
+from nicoffload.nic.journal import Journal, RuleIntent, StepIntent
 
 Progress = Callable[[int, int, str], None]
 """Called after each part of a change: how many parts are done, of how many, and what was done."""
+
+
+RuleRecords = tuple[Sequence[RuleRecord], Sequence[RuleRecord]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,14 @@ class Change(ABC):
     def rule_intents(self) -> Sequence[RuleIntent]:
         """Return what it does to rules."""
         return ()
+
+    def rule_records(self) -> RuleRecords:
+        """Return the rules that it takes away or replaces, and those that it adds or by which it replaces them."""
+        intents = self.rule_intents()
+        return (
+            [intent.before for intent in intents if intent.before is not None],
+            [intent.after for intent in intents if intent.after is not None],
+        )
 
     def step_intents(self) -> Sequence[StepIntent]:
         """Return what it does to settings."""
@@ -83,7 +95,7 @@ def run(
         NicOffloadError: The failure itself, where all was undone.
     """
     try:
-        number = journal.begin(title, *(_intents(changes) if journal.durable else ((), ())))
+        number = journal.begin(title, *(_intents(changes) if journal.durable else ((), (), ())))
     except BaseException:
         for change in changes:
             change.abandon()
@@ -105,17 +117,22 @@ def run(
         raise
 
 
-def _intents(changes: Sequence[Change]) -> tuple[Sequence[RuleIntent], Sequence[StepIntent]]:
+def _intents(
+    changes: Sequence[Change],
+) -> tuple[Sequence[RuleRecord], Sequence[RuleRecord], Sequence[StepIntent]]:
     steps = [intent for change in changes for intent in change.step_intents()]
     if len(changes) == 1:
-        return changes[0].rule_intents(), steps
-    merged: dict[uuid.UUID, RuleIntent] = {}
+        return *changes[0].rule_records(), steps
+    before: dict[uuid.UUID, RuleRecord] = {}
+    after: dict[uuid.UUID, RuleRecord] = {}
     for intent in (intent for change in changes for intent in change.rule_intents()):
         # A rule that one change removes and a later one adds again is replaced.
-        earlier = merged.get(intent.rule_id)
-        before = earlier.before if earlier is not None else intent.before
-        merged[intent.rule_id] = RuleIntent(intent.rule_id, before, intent.after)
-    return tuple(merged.values()), steps
+        if intent.before is not None and intent.rule_id not in after:
+            before.setdefault(intent.rule_id, intent.before)
+        after.pop(intent.rule_id, None)
+        if intent.after is not None:
+            after[intent.rule_id] = intent.after
+    return tuple(before.values()), tuple(after.values()), steps
 
 
 def _take_back(

@@ -20,7 +20,3 @@ def test_figures_of_the_plugin_for_people_to_judge(simulated_nic, tell, record_p
     for name, value in figures.items():
         record_property(name, value)
     (OUT / "vendor.json").write_text(json.dumps(figures, indent=2) + "\n", "ascii")
-    # Far above what was measured (0.7 and 6.8), so that a busy machine does not fail, and a path that became one by
-    # one does.
-    assert figures["vendor_over_kernel"] < 10
-    assert figures["nic_over_driver"] < 60
