@@ -14,6 +14,7 @@ from nicoffload.compiler.obstacles import obstacles
 from nicoffload.compiler.plan import Plan, Planner
 from nicoffload.compiler.result import OTHER_TABLE, Refusal, Rung
 from nicoffload.compiler.slots import slot_by_priority
+from nicoffload.compiler.together import FEW, place_together
 from nicoffload.compiler.verdict import Verdict
 from nicoffload.driver.contract import InstalledRule, Placement, RuleRef, TableState
 from nicoffload.errors import Reason
@@ -81,8 +82,14 @@ class Compiler:
         Args:
             rules: Answer i is that of rule i.
         """
+        asked = tuple(rules)
+        if len(asked) >= FEW:
+            together = place_together(asked, self._planner, self._placed)
+            if together is not None:
+                self._placed.update(zip([rule.rule_id.int for rule in asked], together, strict=True))
+                return together
         find, plan = self._find, self._planner.plan
-        return [find(rule, plan(rule), keep=True) for rule in rules]
+        return [find(rule, plan(rule), keep=True) for rule in asked]
 
     def release(self, refs: Iterable[RuleRef]) -> None:
         """Give back what rules took. What is not known, or was given back before, is left out.

@@ -99,12 +99,20 @@ class Planner:
         self._shaped: dict[Shape, _Shaped] = {}
         self._known = 0
 
+    def picker(self, shape: Shape) -> Pick:
+        """Return what picks the values of a shape that tell kinds apart."""
+        return self._of_shape(shape).pick
+
+    def _of_shape(self, shape: Shape) -> _Shaped:
+        shaped = self._shaped.get(shape)
+        if shaped is None:
+            shaped = self._shaped[shape] = _Shaped(key_picker(shape, self._fixed))
+        return shaped
+
     def plan(self, rule: FlowRule) -> Plan:
         """Return the places for rules like this one."""
         match = rule.match
-        shaped = self._shaped.get(match.shape)
-        if shaped is None:
-            shaped = self._shaped[match.shape] = _Shaped(key_picker(match.shape, self._fixed))
+        shaped = self._of_shape(match.shape)
         kind = (shaped.pick(match.values), rule.actions, rule.priority is None)
         plan = shaped.plans.get(kind)
         if plan is None:

@@ -84,12 +84,13 @@ class FilterReader:
             if rule is not None:
                 yield rule
 
-    def _recognized(self, alike: Alike, port: int, rest: list[int]) -> Iterator[InstalledRule]:
-        """Yield the rules that this process installed and that read back as they are; note the places of the others."""
+    def _recognized(self, alike: Alike, port: int, rest: list[int]) -> list[InstalledRule]:
+        """Return the rules of this process that read back as they are, and note the places of the others."""
         example = alike.example
-        in_hardware = example.in_hw is True
         plain, with_port = example.filter.match.shape, _with_port(example.filter.match, port).shape
         does: dict[int, bool] = {}
+        rules: list[FlowRule] = []
+        refs: list[RuleRef] = []
         known_of, from_bytes = self._known.get, int.from_bytes
         for place, (cookie, handle, values) in enumerate(
             zip(alike.cookies, alike.handles, alike.values, strict=True)
@@ -99,17 +100,19 @@ class FilterReader:
                 rule, ref = known
                 match = rule.match
                 if handle & NAMES_PORT:
-                    same = match.shape == with_port and match.values == (port, *values)
+                    same = match.values == (port, *values) and match.shape == with_port
                 else:
-                    same = match.shape == plain and match.values == values
+                    same = match.values == values and match.shape == plain
                 if same:
                     key = id(rule.actions)
                     if key not in does:
                         does[key] = self._does(example, rule)
                     if does[key]:
-                        yield InstalledRule(ref=ref, rule=rule, in_hardware=in_hardware)
+                        rules.append(rule)
+                        refs.append(ref)
                         continue
             rest.append(place)
+        return InstalledRule.many(refs, rules, in_hardware=example.in_hw is True)
 
     def _is_ours(self, state: FilterState) -> bool:
         return state.filter.rule_id is not None and is_ours(state.ref, self._prefs)

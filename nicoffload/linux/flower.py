@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import is_
 
 import numpy as np
 
@@ -306,12 +307,14 @@ class FlowerTables(Mechanism):
         for one in located:
             if one is not None:
                 wanted.setdefault(one.ifindex, []).append(one)
-        there: dict[int, InstalledRule] = {}
-        for ifindex, those in wanted.items():
-            port = port_of.get(ifindex, UPLINK_PORT)
-            for rule in self._read_those(reader, ifindex, those, port):
-                if rule.ref.rule_id is not None:
-                    there[rule.ref.rule_id.int] = rule
+        read = [
+            rule
+            for ifindex, those in wanted.items()
+            for rule in self._read_those(reader, ifindex, those, port_of.get(ifindex, UPLINK_PORT))
+        ]
+        if len(read) == len(refs) and all(map(is_, [rule.ref for rule in read], refs)):
+            return read  # filters that were made together come in the order in which they were made
+        there = {rule.ref.rule_id.int: rule for rule in read if rule.ref.rule_id is not None}
         return [
             there[ref.rule_id.int] for ref in refs if ref.rule_id is not None and ref.rule_id.int in there
         ]

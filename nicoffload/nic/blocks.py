@@ -232,17 +232,18 @@ def _cut(text: bytes, *columns: bytes) -> Iterator[Block]:
 def _by_kind(records: Iterable[RuleRecord]) -> Mapping[Kind, list[RuleRecord]]:
     # By identity first, which is nearly always enough: comparing actions costs as much as all the rest.
     groups: dict[object, list[RuleRecord]] = {}
+    last: object = None
+    group: list[RuleRecord] = []
     for record in records:
-        table, slot, body = record[1:]
+        _, table, slot, body = record
         if isinstance(body, FlowRule):
             key: object = (table, id(body.match.shape), id(body.actions), body.priority, slot is None)
         else:
             key = (table, id(body.kind), slot is None)
-        group = groups.get(key)
-        if group is None:
-            groups[key] = [record]
-        else:
-            group.append(record)
+        if key != last:
+            last = key
+            group = groups.setdefault(key, [])
+        group.append(record)
     kinds: dict[Kind, list[RuleRecord]] = {}
     for group in groups.values():
         kinds.setdefault(_kind_of(group[0]), []).extend(group)

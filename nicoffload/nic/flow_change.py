@@ -16,7 +16,7 @@ from nicoffload.nic.restore import restore_rules
 from nicoffload.nic.retry import Retry, first_error
 from nicoffload.nic.transaction import Change, RuleRecords, Undone
 from nicoffload.nic.values import Owned
-from nicoffload.nic.verify import Reading, not_as_asked, same_rule
+from nicoffload.nic.verify import Reading, all_as_asked, not_as_asked, same_rule
 
 Refused = tuple[FlowRule, NicOffloadError]
 
@@ -102,13 +102,14 @@ class FlowChange(Change):
 
     def moved(self) -> Sequence[RuleRecord]:
         """Return the rules whose slot the driver picked, or that had to go elsewhere than was planned."""
-        planned = {
-            placement.rule.rule_id: (placement.table, placement.slot) for placement in self._placements
-        }
+        placements = self._placements
+        if len(self.installed) != len(placements):  # some were refused
+            planned = {placement.rule.rule_id: placement for placement in placements}
+            placements = [planned[each.rule.rule_id] for each in self.installed]
         return [
             RuleRecord(each.rule.rule_id, each.ref.table, each.ref.slot, each.rule)
-            for each in self.installed
-            if planned[each.rule.rule_id] != (each.ref.table, each.ref.slot)
+            for placement, each in zip(placements, self.installed, strict=True)
+            if placement.slot != each.ref.slot or placement.table != each.ref.table
         ]
 
     def dropped(self) -> Sequence[uuid.UUID]:
@@ -146,7 +147,17 @@ class FlowChange(Change):
         placements, outcomes = self._create()
         refs = [outcome for outcome in outcomes if isinstance(outcome, RuleRef)]
         self._no_trace = not refs and not self._remove
-        reading = Reading(self._book.filters.dump(refs)) if refs else Reading(())
+        found = self._book.filters.dump(refs) if refs else ()
+        if all_as_asked([placement.rule for placement in placements], refs, found):
+            self.installed = list(found)
+        else:
+            self._sort_out(placements, outcomes, Reading(found))
+        self._book.add(self.installed)
+
+    def _sort_out(
+        self, placements: Sequence[Placement], outcomes: Sequence[Outcome], reading: Reading
+    ) -> None:
+        """Hold each rule against what was read, and deal with those that are not as they were asked for."""
         wrong: list[RuleRef] = []
         for placement, outcome in zip(placements, outcomes, strict=True):
             rule = placement.rule
@@ -161,7 +172,6 @@ class FlowChange(Change):
                 self.refused.append((rule, not_as_asked(rule, found, self._device)))
         if self.refused:
             self._handle_refused(wrong)
-        self._book.add(self.installed)
 
     def _handle_refused(self, wrong: Sequence[RuleRef]) -> None:
         if self._atomic:
@@ -270,7 +280,7 @@ def with_notes(refused: Sequence[Refused], request: Sequence[FlowRule]) -> NicOf
 
 def name_rules(refused: Sequence[Refused], request: Sequence[FlowRule]) -> None:
     """Make each error say which rule of the request it is about; where there is only one, it needs no name."""
-    if len(request) < 2:
+    if not refused or len(request) < 2:
         return
     positions = {rule.rule_id: index for index, rule in enumerate(request)}
     for rule, error in refused:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from nicoffload.driver.contract import InstalledRule, RuleRef
 from nicoffload.errors import NicOffloadError
@@ -190,9 +191,8 @@ class Recovery:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """A rule of ours and where it is. Positional and lean: there can be a hundred thousand."""
+class Owned(NamedTuple):
+    """A rule of ours and where it is; a tuple, for there are as many as rules."""
 
     rule: FlowRule
     ref: RuleRef

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from operator import is_
 
 from nicoffload.codec import format_rule
 from nicoffload.driver.contract import InstalledRule, RuleRef
@@ -31,6 +32,23 @@ def same_rule(asked: FlowRule, found: FlowRule) -> bool:
     if asked.priority is not None and found.priority is not None and asked.priority != found.priority:
         return False
     return content_of(asked) == content_of(found)
+
+
+def all_as_asked(asked: Sequence[FlowRule], refs: Sequence[RuleRef], found: Sequence[InstalledRule]) -> bool:
+    """Tell whether all rules read back in their order as the very objects that were asked for.
+
+    That is what a driver returns which compared them itself. No is no verdict: they may be equal, or in another order.
+
+    Args:
+        asked: The rules.
+        refs: Where the driver says that they are.
+        found: What it read.
+    """
+    return (
+        len(asked) == len(refs) == len(found)
+        and all(map(is_, [each.rule for each in found], asked))
+        and all(map(is_, [each.ref for each in found], refs))
+    )
 
 
 class Reading:

@@ -22,6 +22,8 @@ _HANDLE_AT, _INFO_AT = 24, 32
 _IN_HW = 4
 _MAX_LAYOUTS = 64
 _BLOCK_BYTES = 96 << 10
+_FEW, _RUN = 4, 64
+"""Fewer messages are not worth looking at together, and no more are."""
 """Bytes of messages cut at once: they stay in the cache, and below what malloc would map and unmap each time."""
 
 
@@ -107,20 +109,35 @@ def columns(datagrams: Sequence[bytes]) -> FilterColumns:
 
 def boundaries(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return start and length of each message about a filter."""
-    starts, lengths = [], []
+    starts: list[npt.NDArray[np.int64]] = []
+    lengths: list[npt.NDArray[np.int64]] = []
     start, limit = 0, len(data)
     unpack = _LENGTH.unpack_from
     while limit - start >= HEADER.size:
         length, kind = unpack(data, start)
         if length < HEADER.size or length > limit - start:
             raise MalformedError(f"a message claims {length} of {limit - start} bytes")
+        step = length + 3 & ~3
+        count = _run(data, start, step, min((limit - start - length) // step + 1, _RUN))
         if kind == RTM_NEWTFILTER:
             if length < HEAD_BYTES:
                 raise MalformedError(f"a filter has {length} of {HEAD_BYTES} bytes")
-            starts.append(start)
-            lengths.append(length)
-        start += length + 3 & ~3
-    return np.array(starts, np.int64), np.array(lengths, np.int64)
+            starts.append(np.arange(start, start + count * step, step, dtype=np.int64))
+            lengths.append(np.full(count, length, np.int64))
+        start += count * step
+    if not starts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(starts), np.concatenate(lengths)
+
+
+def _run(data: bytes, start: int, step: int, most: int) -> int:
+    """Return how many messages in a row, of at most so many, have the length and type of the first."""
+    size = _LENGTH.size
+    if most < _FEW or data[start : start + size] != data[start + step : start + step + size]:
+        return 1
+    heads = np.ndarray((most, size), np.uint8, data, start, (step, 1))
+    others = np.flatnonzero((heads != heads[0]).any(axis=1))
+    return int(others[0]) if len(others) else most
 
 
 def _empty(count: int) -> FilterColumns:
