@@ -86,7 +86,6 @@ class Compiler:
         if len(asked) >= FEW:
             together = place_together(asked, self._planner, self._placed)
             if together is not None:
-                self._placed.update(zip([rule.rule_id.int for rule in asked], together, strict=True))
                 return together
         find, plan = self._find, self._planner.plan
         return [find(rule, plan(rule), keep=True) for rule in asked]

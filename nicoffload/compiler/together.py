@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nicoffload.compiler.bank import Bank, Copies
@@ -42,17 +42,17 @@ class _Lane:
 
 
 def place_together(
-    rules: Sequence[FlowRule], planner: Planner, placed: Mapping[int, Placement]
+    rules: Sequence[FlowRule], planner: Planner, placed: dict[int, Placement]
 ) -> list[Placement] | None:
     """Return where rules go, and take those places; None, with nothing taken, where they must be asked one by one.
 
     Args:
         rules: The rules.
         planner: Knows the places by kind.
-        placed: What is placed already, by number of the rule.
+        placed: What is placed already, by number of the rule; takes these.
     """
-    numbers = {rule.rule_id.int for rule in rules}
-    if len(numbers) != len(rules) or not placed.keys().isdisjoint(numbers):
+    numbers = [rule.rule_id.int for rule in rules]
+    if len(set(numbers)) != len(rules) or not placed.keys().isdisjoint(numbers):
         return None
     lanes, lane_of = _lanes(rules, planner)
     rows: dict[Bank, int] = {}
@@ -76,9 +76,11 @@ def place_together(
         verdict.bank.rules += len(lane.rules)
         common.append((verdict.table_name, verdict.type_name, None, verdict.caveats, lane.plan.why(verdict)))
     placement = tuple.__new__  # half the time of the constructor
-    return [
+    placements = [
         placement(Placement, (rule, *common[number])) for rule, number in zip(rules, lane_of, strict=True)
     ]
+    placed.update(zip(numbers, placements, strict=True))
+    return placements
 
 
 def _lanes(rules: Sequence[FlowRule], planner: Planner) -> tuple[list[_Lane], list[int]]:
@@ -86,18 +88,20 @@ def _lanes(rules: Sequence[FlowRule], planner: Planner) -> tuple[list[_Lane], li
     lanes: list[_Lane] = []
     known: dict[object, int] = {}
     lane_of: list[int] = []
-    shape, pick = None, planner.picker(())
+    shape, actions, picked, ranked = None, None, None, False
+    pick, number = planner.picker(()), 0
     for rule in rules:
         match = rule.match
         if match.shape is not shape:
-            shape = match.shape
+            shape, actions = match.shape, None
             pick = planner.picker(shape)
         # By identity: comparing actions costs more than all the rest, and equal ones in two lanes do no harm.
-        key = (id(shape), pick(match.values), id(rule.actions), rule.priority is None)
-        number = known.get(key)
-        if number is None:
-            number = known[key] = len(lanes)
-            lanes.append(_Lane(planner.plan(rule)))
+        found = pick(match.values)
+        if rule.actions is not actions or found != picked or (rule.priority is not None) != ranked:
+            actions, picked, ranked = rule.actions, found, rule.priority is not None
+            number = known.setdefault((id(shape), id(actions), picked, ranked), len(lanes))
+            if number == len(lanes):
+                lanes.append(_Lane(planner.plan(rule)))
         lanes[number].rules.append(rule)
         lane_of.append(number)
     return lanes, lane_of

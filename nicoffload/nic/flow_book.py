@@ -95,9 +95,11 @@ class FlowBook:
         found = ((reading.at(ours.ref), ours) for ours in self.owned.values())
         return {id(each): ours for each, ours in found if each is not None}
 
-    def add(self, installed: Iterable[InstalledRule]) -> None:
+    def add(self, installed: Sequence[InstalledRule]) -> None:
         """Note that rules are ours now."""
-        self.owned.update({each.rule.rule_id: Owned(each.rule, each.ref) for each in installed})
+        rules = [each.rule for each in installed]
+        owned = map(Owned._make, zip(rules, [each.ref for each in installed], strict=True))
+        self.owned.update(zip([rule.rule_id for rule in rules], owned, strict=True))
         self._refs = None
 
     def remove(self, rule_ids: Iterable[uuid.UUID]) -> None:

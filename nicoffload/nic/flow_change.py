@@ -91,8 +91,8 @@ class FlowChange(Change):
             return Undone()
         undone = restore_rules(self._book, self.rule_intents(), self._retry)
         self._book.remove(placement.rule.rule_id for placement in self._placements)
-        self._book.add(InstalledRule(ref=each.ref, rule=each.rule) for each in self._remove)
-        self._book.add(InstalledRule(ref=record.ref, rule=record.rule) for record in undone.moved)
+        self._book.add([InstalledRule(ref=each.ref, rule=each.rule) for each in self._remove])
+        self._book.add([InstalledRule(ref=record.ref, rule=record.rule) for record in undone.moved])
         self._book.out_of_step()
         return undone
 

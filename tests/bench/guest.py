@@ -10,16 +10,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = (ROOT / "build/vm/uml", ROOT / "build/vm/figures")
-FILES = ("flower.json", "rss.json")
+FILES = ("flower.json", "rss.json", "vendor.json")
 NAMES = (
     "flower_bulk_over_tc_batch",
     "flower_bulk_over_pyroute2",
     "flower_rule_objects_over_tc_batch",
     "flower_stats_over_tc_json",
     "rss_mb_100k_rules",
+    "vendor_over_kernel",
+    "nic_over_driver",
 )
 """What is promised of them."""
-MEASURED = ("nicoffload/kernel", "nicoffload/model", "tests/bench/kernel.py")
+MEASURED = (
+    "nicoffload/kernel",
+    "nicoffload/model",
+    "nicoffload/linux",
+    "nicoffload/compiler",
+    "nicoffload/nic",
+    "tests/bench/kernel.py",
+    "tests/bench/vendor.py",
+)
 """Source text whose change makes a figure one of another program."""
 
 Figures = dict[str, float]

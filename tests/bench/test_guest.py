@@ -25,18 +25,19 @@ def leave(folder: Path, flower: float, age_s: float = 0.0) -> None:
     for name, figures in (
         ("flower.json", {"flower_bulk_over_tc_batch": flower}),
         ("rss.json", {"rss_mb_100k_rules": 100}),
+        ("vendor.json", {"nic_over_driver": 2}),
     ):
         (folder / name).write_text(json.dumps(figures), "ascii")
         os.utime(folder / name, (1000 - age_s, 1000 - age_s))
 
 
-def test_the_newest_run_counts_and_both_its_files(guest, tmp_path):
+def test_the_newest_run_counts_and_all_its_files(guest, tmp_path):
     old, new = tmp_path / "uml", tmp_path / "figures"
     leave(old, 20, age_s=100)
     leave(new, 30)
     found = guest.read([old, new], 0)
-    assert found == {"flower_bulk_over_tc_batch": 30, "rss_mb_100k_rules": 100}
-    (new / "rss.json").unlink()
+    assert found == {"flower_bulk_over_tc_batch": 30, "rss_mb_100k_rules": 100, "nic_over_driver": 2}
+    (new / "vendor.json").unlink()
     assert guest.read([old, new], 0)["flower_bulk_over_tc_batch"] == 20
 
 
@@ -46,9 +47,10 @@ def test_figures_of_other_code_do_not_count(guest, tmp_path):
     assert guest.read([tmp_path / "none"], 0) == {}
 
 
-def test_what_was_measured_is_the_code_of_the_kernel_layer(guest, repo_root):
+def test_what_was_measured_is_the_code_from_the_kernel_layer_up(guest, repo_root):
     newest = guest.newest_source(repo_root)
     assert newest >= (repo_root / "nicoffload/kernel/tc/filters.py").stat().st_mtime
+    assert newest >= (repo_root / "nicoffload/nic/facade.py").stat().st_mtime
     assert newest >= (repo_root / "tests/bench/kernel.py").stat().st_mtime
 
 

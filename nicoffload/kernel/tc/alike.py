@@ -30,8 +30,7 @@ _COOKIE_BYTES = 16
 _FEW = 4
 """Fewer messages of one length than this are decoded one by one."""
 _MOST_LAYOUTS = 256
-_DATAGRAMS = 16
-"""So many are worked on at a time, each of up to 32 KiB: what fits a cache is soon done, and needs no new memory."""
+_PORTION_BYTES = 1 << 19
 _PARAMETERS: Mapping[bytes, int] = MappingProxyType({b"csum": 1, b"police": 1, b"pedit": 4})
 """Which attribute of each kind of action begins with the number that the kernel gave it; 2 for the others."""
 
@@ -71,8 +70,7 @@ def alike(datagrams: Sequence[bytes]) -> list[Alike]:
         MalformedError: They break their format.
     """
     found: list[Alike] = []
-    for first in range(0, len(datagrams), _DATAGRAMS):
-        data = b"".join(datagrams[first : first + _DATAGRAMS])
+    for data in _portions(datagrams):
         starts, lengths = boundaries(data)
         raw = np.frombuffer(data, np.uint8)
         for length in np.unique(lengths):
@@ -80,6 +78,16 @@ def alike(datagrams: Sequence[bytes]) -> list[Alike]:
             rows = np.lib.stride_tricks.sliding_window_view(raw, int(length))[places]
             found += _of_one_length(rows)
     return found
+
+
+def _portions(datagrams: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the datagrams joined, about as many bytes at a time as a cache holds: more would need new memory."""
+    first = size = 0
+    for place, datagram in enumerate(datagrams, 1):
+        size += len(datagram)
+        if size >= _PORTION_BYTES or place == len(datagrams):
+            yield b"".join(datagrams[first:place])
+            first, size = place, 0
 
 
 def _of_one_length(rows: npt.NDArray[np.uint8]) -> Iterator[Alike]:

@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="measure the flower figures of the bench in uml, and test nothing",
+        help="measure the figures of the bench that need flower in uml, and test nothing",
     )
     choice = parser.parse_args(words)
     if choice.figures:

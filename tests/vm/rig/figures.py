@@ -1,4 +1,4 @@
-"""The flower figures of the bench alone, measured in user-mode Linux without the tests: for `make bench`."""
+"""The figures of the bench that need flower, measured in user-mode Linux without the tests: for `make bench`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,22 @@ from tests.vm.rig.layout import CHECKOUT, RESULTS, UML, RigError
 from tests.vm.rig.session import new_results_folder
 
 FOLDER = "figures"
-FILES = {"flower.json": "", "rss.json": "rss"}
-"""What the guest leaves, and the word that makes the bench measure it; the guest's tests leave the same."""
+NIC = "netdevsim90"
+FILES = {
+    "flower.json": ("kernel.py",),
+    "rss.json": ("kernel.py", "rss"),
+    "vendor.json": ("vendor.py", f"netdevsim/{NIC}"),
+}
+"""What the guest leaves, and what measures it; the guest's tests leave the same."""
+
+_PREPARED = (
+    "export PATH=$PATH:/usr/sbin:/sbin",
+    f"echo '{NIC.removeprefix('netdevsim')} 1' > /sys/bus/netdevsim/new_device",
+    f"net=$(ls /sys/bus/netdevsim/devices/{NIC}/net)",
+    'ethtool -K "$net" hw-tc-offload on',
+    'ip link set "$net" up',
+)
+"""Makes the simulated NIC."""
 
 
 def measure(kernel: Path, *, time_limit_s: float | None = None) -> Path:
@@ -28,16 +42,16 @@ def measure(kernel: Path, *, time_limit_s: float | None = None) -> Path:
         RigError: The guest did not bring them back.
     """
     out, results = new_results_folder(FOLDER), RESULTS / FOLDER
-    script = os.path.relpath(CHECKOUT / "tests/bench/kernel.py", CHECKOUT)
+    bench = os.path.relpath(CHECKOUT / "tests/bench", CHECKOUT)
     lines = [
-        f"{shlex.join([sys.executable, script, *([word] if word else [])])} > /run/out/{file}"
-        for file, word in FILES.items()
+        f"{shlex.join([sys.executable, f'{bench}/{script}', *words])} > /run/out/{file}"
+        for file, (script, *words) in FILES.items()
     ]
     try:
         ended = boot(
             UML,
             kernel,
-            ["sh", "-ec", "\n".join(lines)],
+            ["sh", "-ec", "\n".join((*_PREPARED, *lines))],
             out,
             time_limit_s=time_limit_s or UML.time_limit_s,
             env={"PYTHONDONTWRITEBYTECODE": "1"},
