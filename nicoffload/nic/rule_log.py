@@ -33,7 +33,7 @@ class RuleLog:
     """The rules of one NIC. Its methods are called within a transaction of their caller.
 
     Args:
-        nic: `Driver.identity` of the NIC.
+        nic: `Driver.identity` of the NIC, with its port where it has several.
     """
 
     def __init__(self, nic: str) -> None:
@@ -167,7 +167,11 @@ class RuleLog:
         """Count what lives and what is dead, and write the log anew where that is too much."""
         if not live and not dead:
             return
-        db.execute("UPDATE nics SET live = live + ?, dead = dead + ? WHERE nic = ?", (live, dead, self._nic))
+        db.execute(
+            "INSERT INTO nics (nic, generation, live, dead) VALUES (?, 0, ?, ?)"
+            " ON CONFLICT (nic) DO UPDATE SET live = live + excluded.live, dead = dead + excluded.dead",
+            (self._nic, live, dead),
+        )
         row = db.execute("SELECT live, dead FROM nics WHERE nic = ?", (self._nic,)).fetchone()
         if row is not None and (row[0] <= 0 or row[1] > row[0] + _MOST_DEAD):
             self._rewrite(db, self._at_rest(db).values())
@@ -175,7 +179,11 @@ class RuleLog:
     def _rewrite(self, db: sqlite3.Connection, records: Collection[RuleRecord]) -> None:
         db.execute("DELETE FROM blocks WHERE nic = ? AND change IS NULL", (self._nic,))
         self._append(db, pack(records))
-        db.execute("UPDATE nics SET live = ?, dead = 0 WHERE nic = ?", (len(records), self._nic))
+        db.execute(
+            "INSERT INTO nics (nic, generation, live, dead) VALUES (?, 0, ?, 0)"
+            " ON CONFLICT (nic) DO UPDATE SET live = excluded.live, dead = 0",
+            (self._nic, len(records)),
+        )
 
 
 def _readable(body: bytes, read: Callable[[bytes], Iterable[T]]) -> list[T]:

@@ -47,9 +47,11 @@ def ours(nic):
     return {each.rule.rule_id for each in nic.flows() if each.ours}
 
 
-def test_a_log_that_is_mostly_dead_is_written_anew(open_fake, tmp_path, rule, monkeypatch):
+@pytest.mark.parametrize("side", ["", "1"], ids=["one port", "a second port"])
+def test_a_log_that_is_mostly_dead_is_written_anew(open_fake, tmp_path, rule, monkeypatch, side):
     monkeypatch.setattr(rule_log, "_MOST_DEAD", 20)
     driver = FakeDriver(path=tmp_path / "nic", cookies=False)
+    monkeypatch.setattr(driver, "port", lambda: side, raising=False)
     nic = open_fake(driver)
     kept = [rule(port) for port in range(1, 6)]
     nic.add_flows(kept)
@@ -65,7 +67,8 @@ def test_a_log_that_is_mostly_dead_is_written_anew(open_fake, tmp_path, rule, mo
     again = open_fake(driver)
     assert again.recovery.clean
     assert ours(again) == {one.rule_id for one in kept}
-    live, dead = in_file(tmp_path, "SELECT live, dead FROM nics")[0]
+    name = f"fake:0 {side}".strip()
+    live, dead = in_file(tmp_path, f"SELECT live, dead FROM nics WHERE nic = '{name}'")[0]
     assert (live, live + dead) == (5, in_file(tmp_path, "SELECT total(rules) FROM blocks")[0][0])
 
 
