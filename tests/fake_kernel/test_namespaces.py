@@ -24,8 +24,10 @@ def test_a_vf_goes_into_a_namespace_and_comes_home_with_it():
     assert vf.ifname not in {one.ifname for one in kernel.sightings()}
     with kernel.namespace("/run/netns/vm") as inside:
         assert read_link(inside, vf.ifindex).ifname == vf.ifname
-        # What sysfs shows is of where it was mounted.
-        assert vf.ifname not in inside.list_sysfs("class/net")
+        assert inside.list_sysfs("class/net") == [vf.ifname, "lo"]
+        assert inside.list_sysfs(f"{folder}/net") == [vf.ifname]
+        assert [one.ifname for one in inside.sightings() if one.ifname] == [vf.ifname]
+        assert vf.ifname not in kernel.list_sysfs("class/net")
         with pytest.raises(DeviceGoneError):
             read_link(inside, nic.pf.ifindex)
     # The PF's driver sets it wherever it is.

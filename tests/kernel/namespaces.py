@@ -39,10 +39,7 @@ def simulated_namespaces(subject: Subject, log: Transcript) -> None:
     log.do("link from outside", lambda: read_link(kernel, index).up)
     log.do("feature from outside", lambda: feature(kernel, ifname, FeatureName.HW_TC_OFFLOAD))
     log.do("move from outside", lambda: move(kernel, index, PATH))
-    log.do(
-        "sysfs",
-        lambda: (kernel.list_sysfs(f"{subject.folder}/net"), ifname in kernel.list_sysfs("class/net")),
-    )
+    log.do("sysfs", lambda: sysfs(kernel, subject, ifname))
     with Devlink(kernel) as devlink, route(kernel) as outside:
         log.do("ports", lambda: ports(devlink, subject))
         with kernel.namespace(PATH) as there:
@@ -68,6 +65,7 @@ def used_inside(there: Kernel, subject: Subject, log: Transcript, ifname: str, i
             "devices inside",
             lambda: sorted("it" if one.ifname == ifname else one.ifname for one in physical(netlink)),
         )
+        log.do("sysfs inside", lambda: sysfs(there, subject, ifname))
         log.do("link inside", lambda: read_link(there, index).up)
         log.do("feature inside", lambda: feature(there, ifname, FeatureName.HW_TC_OFFLOAD))
         log.do("no qdisc inside", lambda: qdisc.find(netlink, index))
@@ -80,6 +78,11 @@ def used_inside(there: Kernel, subject: Subject, log: Transcript, ifname: str, i
     with Devlink(there) as devlink:
         log.do("ports inside", lambda: ports(devlink, subject))
         log.do("switch inside", lambda: devlink.eswitch(subject.handle))
+
+
+def sysfs(kernel: Kernel, subject: Subject, ifname: str) -> tuple[bool, bool]:
+    """Tell whether sysfs shows the device, below its NIC and among all."""
+    return ifname in kernel.list_sysfs(f"{subject.folder}/net"), ifname in kernel.list_sysfs("class/net")
 
 
 def physical(netlink: Netlink) -> list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,8 @@ class FakeKernel(Kernel):
         self.processes: list[OpenFiles] = []
         """What processes have open: a test puts a VM here."""
         self._namespaces = Namespaces(self.world)
+        self._shown = self.world.home
+        """The namespace whose network devices sysfs shows."""
         self._hotplug = Hotplug(self.world)
         Uevents(self.world)
         self.route = RouteServer(self.world)
@@ -174,25 +177,25 @@ class FakeKernel(Kernel):
     def read_sysfs(self, path: str) -> bytes:
         """Return what a file holds."""
         self.requests.append(Request(kind="read", target=path))
-        with self.world.within(self.world.home):
+        with self.world.within(self._shown):
             return tree.read(self._find(path))
 
     def write_sysfs(self, path: str, data: bytes) -> None:
         """Write a file in one call."""
         self.requests.append(Request(kind="write", target=path, data=data))
-        with self.world.within(self.world.home):
+        with self.world.within(self._shown):
             tree.write(self._find(path), data)
 
     def list_sysfs(self, path: str) -> Sequence[str]:
         """Return the names in a folder."""
         self.requests.append(Request(kind="list", target=path))
-        with self.world.within(self.world.home):
+        with self.world.within(self._shown):
             return tree.names(self._find(path))
 
     def readlink_sysfs(self, path: str) -> str:
         """Return where a link points."""
         self.requests.append(Request(kind="readlink", target=path))
-        with self.world.within(self.world.home):
+        with self.world.within(self._shown):
             found = self._find(path, follow=False)
         if not isinstance(found, tree.Link):
             raise refusal(errno.EINVAL)
@@ -207,7 +210,7 @@ class FakeKernel(Kernel):
         ]
         seen += [
             Sighting(pci_address=netdev.pci_address, ifname=netdev.ifname)
-            for netdev in self.world.home.netdevs.values()
+            for netdev in self._shown.netdevs.values()
             if netdev.nic is not None and netdev.nic.bus == "pci"
         ]
         return seen
@@ -222,9 +225,12 @@ class FakeKernel(Kernel):
 
     @contextmanager
     def namespace(self, path: str) -> Iterator[Kernel]:
-        """Be in another network namespace. What sysfs shows stays that of where its file system was mounted: home."""
-        with self.world.within(self._namespaces.at(path)):
-            yield self
+        """Be in another network namespace; what is returned shows that one's network devices in sysfs."""
+        target = self._namespaces.at(path)
+        inside = copy.copy(self)
+        inside._shown = target  # noqa: SLF001  (of this class)
+        with self.world.within(target):
+            yield inside
 
     def add_namespace(self, name: str) -> None:
         """Make a network namespace with a name."""

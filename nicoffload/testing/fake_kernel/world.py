@@ -281,7 +281,7 @@ class World:
             for watcher in self._watchers:
                 watcher.netdev_left(netdev)
         with self.within(target):
-            netdev.ifname = self.free_name(ifname)
+            netdev.ifname = self.free_name(ifname, target)
             self.netdevs[netdev.ifindex] = netdev
             for watcher in self._watchers:
                 watcher.netdev_arrived(netdev)
@@ -347,11 +347,17 @@ class World:
         """Return a network device by its present name; None for none."""
         return next((one for one in self.netdevs.values() if one.ifname == ifname), None)
 
-    def free_name(self, wanted: str) -> str:
-        """Return a name for a new network device: the one that is wanted where it is free and fits, else ``ethN``."""
-        if len(wanted.encode()) <= _IFNAME_MAX and self.netdev_named(wanted) is None:
+    def free_name(self, wanted: str, namespace: Namespace | None = None) -> str:
+        """Return a name for a new network device: the one that is wanted where it is free and fits, else ``ethN``.
+
+        Args:
+            wanted: The name.
+            namespace: Where the device is to be; None for home, where drivers make theirs.
+        """
+        taken = {one.ifname for one in (namespace or self.home).netdevs.values()}
+        if len(wanted.encode()) <= _IFNAME_MAX and wanted not in taken:
             return wanted
-        return next(name for name in (f"eth{n}" for n in range(1 << 16)) if self.netdev_named(name) is None)
+        return next(name for name in (f"eth{n}" for n in range(1 << 16)) if name not in taken)
 
     def add_netdev(self, netdev: FakeNetdev) -> FakeNetdev:
         """Give a network device its number, and tell everybody of it.
