@@ -180,7 +180,7 @@ class OpenVSwitch(VSwitch):
 
     def version(self) -> str:
         """Return what it is."""
-        return self._run("ovs-vswitchd", "--version").split("\n", 1)[0].replace("ovs-vswitchd ", "")
+        return "Open vSwitch" + self._run("ovs-vswitchd", "--version").split("\n", 1)[0].rpartition(")")[2]
 
     @property
     def pids(self) -> tuple[int, ...]:

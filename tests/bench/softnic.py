@@ -27,7 +27,7 @@ import numpy as np
 from nicoffload import load_registry
 from nicoffload.driver import Placement
 from nicoffload.kernel import Netlink, veth
-from nicoffload.kernel.bpf import BpfMap, MapShape, create_map, load_program
+from nicoffload.kernel.bpf import BpfMap, MapShape, attach_ingress, create_map, load_program
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.seam import NETLINK_ROUTE
 from nicoffload.kernel.tc import Hook, bpf_filter, qdisc
@@ -184,13 +184,21 @@ def accept_frames(kernel: LinuxKernel, ifindex: int) -> None:
     kernel.bpf(_LINK_CREATE, bytearray(struct.pack("=IIII", program, ifindex, _BPF_XDP, 0).ljust(64, b"\0")))
 
 
-def drop_all(kernel: LinuxKernel, ifname: str) -> None:
-    """Drop what a device of the present namespace receives, where its stack would begin."""
+def drop_all(kernel: LinuxKernel, ifname: str, *, before_tc: bool = False) -> None:
+    """Drop what a device of the present namespace receives, where its stack would begin.
+
+    Args:
+        kernel: Where.
+        ifname: Of the device.
+        before_tc: By TCX too, which is the cheapest place that the kernel has; otherwise by tc alone.
+    """
     program = load_program(kernel, "sink", _DROP, "GPL")
     with Netlink(kernel, NETLINK_ROUTE) as netlink:
         ifindex = veth.find_by_name(netlink, ifname).ifindex
         qdisc.ensure(netlink, ifindex)
         bpf_filter.attach(netlink, Hook.ingress(ifindex), program, "sink")
+        if before_tc:
+            attach_ingress(kernel, ifindex, program)
 
 
 def index_of(kernel: LinuxKernel, ifname: str) -> int:
@@ -202,7 +210,8 @@ def index_of(kernel: LinuxKernel, ifname: str) -> int:
 def path_figures(rounds: int = 25, packets: int = _FLOWS) -> Figures:
     """Compare lookup, count and redirect with a drop at the port and with the Linux bridge, in turns.
 
-    The best run of each counts: what else runs on the machine only ever adds to the CPU time of a packet.
+    The best run of each counts: what else runs on the machine only ever adds to the CPU time of a packet. The floor is
+    a drop by a filter of tc; what it costs by TCX, where the NIC's programs are, is told beside it.
     """
     kernel = LinuxKernel()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -215,13 +224,18 @@ def path_figures(rounds: int = 25, packets: int = _FLOWS) -> Figures:
         stack.enter_context(kernel.namespace(path["home"]))
         build.create(kernel, build.Wanted(name=tag, vfs=1, rows=_FLOWS + 10))
         stack.callback(build.destroy, kernel, tag)
-        targets = {"softnic": softnic_target(kernel, tag, path), "floor": floor_target(kernel)}
-        targets["bridge"] = bridge_target(kernel, path)
+        targets = {
+            "softnic": softnic_target(kernel, tag, path),
+            "floor": floor_target(kernel, "floor"),
+            "tcx": floor_target(kernel, "tcx", before_tc=True),
+            "bridge": bridge_target(kernel, path),
+        }
         driver = load_registry(only=["softnic"]).open(names.PREFIX + tag)
         stack.callback(driver.close)
         generator = Generator(kernel)
         cases = {
             "floor": ("floor", 1),
+            "floor_tcx": ("tcx", 1),
             "bridge": ("bridge", 1),
             "flow": ("softnic", 1),
             "flows": ("softnic", _FLOWS),
@@ -261,14 +275,15 @@ def softnic_target(kernel: LinuxKernel, name: str, path: dict[str, str]) -> int:
     return index_of(kernel, names.wire(name))
 
 
-def floor_target(kernel: LinuxKernel) -> int:
+def floor_target(kernel: LinuxKernel, name: str, *, before_tc: bool = False) -> int:
     """Return a device whose other end drops all, in the same namespace."""
-    sh("ip link add floorw type veth peer name floorp")
-    sh("ip link set dev floorw up")
-    sh("ip link set dev floorp up")
-    accept_frames(kernel, index_of(kernel, "floorp"))
-    drop_all(kernel, "floorp")
-    return index_of(kernel, "floorw")
+    wire, port = f"{name}w", f"{name}p"
+    sh(f"ip link add {wire} type veth peer name {port}")
+    sh(f"ip link set dev {wire} up")
+    sh(f"ip link set dev {port} up")
+    accept_frames(kernel, index_of(kernel, port))
+    drop_all(kernel, port, before_tc=before_tc)
+    return index_of(kernel, wire)
 
 
 def bridge_target(kernel: LinuxKernel, path: dict[str, str]) -> int:

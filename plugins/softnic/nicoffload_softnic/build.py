@@ -36,6 +36,8 @@ from nicoffload_softnic.ports import add_vf, hang, whole_packets
 DEFAULT_ROWS = 65_536
 MAX_ROWS = 1 << 22
 DEFAULT_LINK_BPS = 10_000_000_000
+_ROOM = 2
+"""The map of most rules is this much larger than it need be: fewer share a bucket, and a packet looks at fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +220,7 @@ def _load(kernel: Kernel, netlink: Netlink, nic: str, rows: int) -> Mapping[str,
     cpus = possible_cpus(kernel)
     sizes = {
         "flows": rows,
-        "short_flows": rows,
+        "short_flows": _ROOM * rows,
         "records": rows,
         "counters": rows * cpus,
         "traffic": layout.MAX_PORTS * cpus,
