@@ -7,11 +7,20 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from nicoffload.errors import NotSupportedError, Reason, VerificationError, from_errno
+from nicoffload.errors import (
+    ConflictError,
+    NotSupportedError,
+    Reason,
+    VerificationError,
+    from_errno,
+    is_unsupported,
+)
 from nicoffload.kernel.attributes import MalformedError, string
+from nicoffload.kernel.ntuple_layout import encode_request, table_of
 from nicoffload.kernel.seam import Kernel
 
 _GSTRINGS, _GSSET_INFO, _GFEATURES, _SFEATURES = 0x1B, 0x37, 0x3A, 0x3B
+_COUNT = 0x2E  # ETHTOOL_GRXCLSRLCNT
 _SET_OF_FEATURES = 4
 _STRING_BYTES = 32
 _MAX_FEATURES = 4096
@@ -86,12 +95,23 @@ def read_feature(kernel: Kernel, ifname: str, name: FeatureName) -> Feature:
     raise _unsupported(ifname, name, "this kernel does not know the feature")
 
 
-def set_feature(kernel: Kernel, ifname: str, name: FeatureName, *, on: bool) -> None:
+def set_feature(
+    kernel: Kernel, ifname: str, name: FeatureName, *, on: bool, with_rules: bool = False
+) -> None:
     """Turn one feature on or off, and read it back: the kernel notes a wish that the driver does not fulfil as done.
 
     Equivalent to: ``ethtool -K NIC NAME on|off``
 
+    Args:
+        kernel: The kernel.
+        ifname: Name of the network device.
+        name: Which feature.
+        on: Whether it is to be on.
+        with_rules: Turn `FeatureName.NTUPLE` off though rules are there. igb, ixgbe, i40e, ice and SFC delete all of
+            them then, of whatever owner.
+
     Raises:
+        ConflictError: The feature holds rules, and they are not to go.
         NotSupportedError: The feature is fixed to the other state, or the kernel does not know it.
         VerificationError: It was noted, and the driver did not follow.
         NicOffloadError: See `read_features`.
@@ -103,6 +123,14 @@ def set_feature(kernel: Kernel, ifname: str, name: FeatureName, *, on: bool) -> 
         if before.active == on:
             return
         raise _unsupported(ifname, name, f"it is fixed {_word(on=before.active)} on this device")
+    if name is FeatureName.NTUPLE and not on and not with_rules and (count := _rules(kernel, ifname)):
+        raise ConflictError(
+            f"{count} ethtool rules are there, which some drivers delete with {name.value}",
+            existing=f"{count} rules",
+            path=f"/{name.value}",
+            device=ifname,
+            hint="delete the rules first, or say that they may go",
+        )
     names = _names(kernel, ifname)
     place = names.index(name.value)
     blocks = bytearray(((len(names) + 31) // 32) * _SET_BLOCK.size)
@@ -124,6 +152,18 @@ def feature_command(ifname: str, name: FeatureName, *, on: bool) -> str:
     """Return the ethtool command that does the same."""
     alias = "ntuple" if name is FeatureName.NTUPLE else name.value
     return f"ethtool -K {ifname} {alias} {_word(on=on)}"
+
+
+def _rules(kernel: Kernel, ifname: str) -> int:
+    """Return how many rules the receive classifier has; 0 where there is none, or it does not say."""
+    try:
+        return table_of(kernel.ethtool(ifname, encode_request(_COUNT)))[1]
+    except OSError as cause:
+        if is_unsupported(cause.errno or 0) or cause.errno == errno.EINVAL:
+            return 0
+        raise from_errno(
+            cause.errno or errno.EIO, "counting the rules", capability="features", device=ifname
+        ) from cause
 
 
 def _names(kernel: Kernel, ifname: str) -> list[str]:

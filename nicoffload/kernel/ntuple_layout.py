@@ -40,6 +40,10 @@ class FlowType(enum.Enum):
     TCP6 = 0x05
     UDP6 = 0x06
     SCTP6 = 0x07
+    AH4 = 0x09
+    ESP4 = 0x0A
+    AH6 = 0x0B
+    ESP6 = 0x0C
     IP4 = 0x0D
     IP6 = 0x0E
     ETHER = 0x12
@@ -70,6 +74,8 @@ _PORTS4 = _places(
 _PORTS6 = _places(
     ("ipv6_src", 0, 16), ("ipv6_dst", 16, 16), ("tp_src", 32, 2), ("tp_dst", 34, 2), ("ip_tos", 36, 1)
 )
+_IPSEC4 = _places(("ipv4_src", 0, 4), ("ipv4_dst", 4, 4), ("spi", 8, 4), ("ip_tos", 12, 1))
+_IPSEC6 = _places(("ipv6_src", 0, 16), ("ipv6_dst", 16, 16), ("spi", 32, 4), ("ip_tos", 36, 1))
 _IP4 = _places(
     ("ipv4_src", 0, 4), ("ipv4_dst", 4, 4), ("l4_bytes", 8, 4), ("ip_tos", 12, 1), ("ip_proto", 14, 1)
 )
@@ -87,12 +93,16 @@ LAYOUT: Mapping[FlowType, tuple[Place, ...]] = MappingProxyType(
         FlowType.TCP6: _PORTS6,
         FlowType.UDP6: _PORTS6,
         FlowType.SCTP6: _PORTS6,
+        FlowType.AH4: _IPSEC4,
+        FlowType.ESP4: _IPSEC4,
+        FlowType.AH6: _IPSEC6,
+        FlowType.ESP6: _IPSEC6,
         FlowType.IP4: _IP4,
         FlowType.IP6: _IP6,
         FlowType.ETHER: _ETHER,
     }
 )
-"""Fields of each flow type, where they lie in its structure."""
+"""Fields of each flow type, and of `NtupleRule` itself, where they lie in its structure."""
 
 IMPLIED: Mapping[FlowType, Mapping[str, int]] = MappingProxyType(
     {
@@ -102,12 +112,20 @@ IMPLIED: Mapping[FlowType, Mapping[str, int]] = MappingProxyType(
         FlowType.TCP6: MappingProxyType({"eth_type": 0x86DD, "ip_proto": 6}),
         FlowType.UDP6: MappingProxyType({"eth_type": 0x86DD, "ip_proto": 17}),
         FlowType.SCTP6: MappingProxyType({"eth_type": 0x86DD, "ip_proto": 132}),
+        FlowType.AH4: MappingProxyType({"eth_type": 0x0800, "ip_proto": 51}),
+        FlowType.ESP4: MappingProxyType({"eth_type": 0x0800, "ip_proto": 50}),
+        FlowType.AH6: MappingProxyType({"eth_type": 0x86DD, "ip_proto": 51}),
+        FlowType.ESP6: MappingProxyType({"eth_type": 0x86DD, "ip_proto": 50}),
         FlowType.IP4: MappingProxyType({"eth_type": 0x0800}),
         FlowType.IP6: MappingProxyType({"eth_type": 0x86DD}),
         FlowType.ETHER: MappingProxyType({}),
     }
 )
 """What a flow type says by itself, and so has no place for."""
+
+IPSEC = frozenset({FlowType.AH4, FlowType.ESP4, FlowType.AH6, FlowType.ESP6})
+OWN_FIELDS = frozenset({"l4_bytes", "spi"})
+"""What lies in a flow type's structure and is no field of the model, but of `NtupleRule`."""
 
 VLAN_BITS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"vlan_pcp": (13, 7), "vlan_dei": (12, 1), "vlan_vid": (0, 0xFFF)}
@@ -134,6 +152,7 @@ class NtupleRule:
         rss_context: RSS context that spreads them, 1 or more; None for one queue.
         vlan_protocol: Ethernet type of the VLAN tag, 16 bits.
         l4_bytes: First four bytes behind the IP header, of plain IP only, 32 bits.
+        spi: Security parameters index, of IPsec's AH and ESP only, 32 bits.
         user_defined: 64 bits that mean something to the driver alone.
 
     Raises:
@@ -147,6 +166,7 @@ class NtupleRule:
     rss_context: int | None = None
     vlan_protocol: Masked | None = None
     l4_bytes: Masked | None = None
+    spi: Masked | None = None
     user_defined: Masked | None = None
 
     def __post_init__(self) -> None:
@@ -158,12 +178,14 @@ class NtupleRule:
             raise InvalidRequestError(
                 f"a rule's eight bits name VFs up to {_MAX_VF}, not {self.fate.vf}", path="/actions"
             )
-        for name, bits in (("vlan_protocol", 16), ("l4_bytes", 32), ("user_defined", 64)):
+        for name, bits in (("vlan_protocol", 16), ("l4_bytes", 32), ("spi", 32), ("user_defined", 64)):
             value = getattr(self, name)
             if value is not None and value.mask >> bits:
                 raise InvalidRequestError(f"does not fit {bits} bits", path=f"/{name}")
         if self.l4_bytes is not None and self.flow not in {FlowType.IP4, FlowType.IP6}:
             raise InvalidRequestError("only rules on plain IP have it", path="/l4_bytes")
+        if self.spi is not None and self.flow not in IPSEC:
+            raise InvalidRequestError("only rules on AH and ESP have it", path="/spi")
         if wrong := misfits(self.flow, self.match):
             raise InvalidRequestError(
                 f"a rule of type {self.flow.name.lower()} can't hold it", path=f"/match/{wrong[0]}"
@@ -236,7 +258,7 @@ def encode_rule(command: int, rule: NtupleRule) -> bytes:
     extra = _Layer(bytearray(_EXT_BYTES), bytearray(_EXT_BYTES))
     flags = 0
     for place in LAYOUT[rule.flow]:
-        given = rule.l4_bytes if place.field == "l4_bytes" else getattr(rule.match, place.field)
+        given = getattr(rule if place.field in OWN_FIELDS else rule.match, place.field)
         if given is not None:
             header.put(place, given)
     if rule.flow is FlowType.IP4:
@@ -314,7 +336,7 @@ def decode_rule(data: bytes) -> NtupleState:
         extra.mask[_VLAN_PROTOCOL.start :] = bytes(_EXT_BYTES - _VLAN_PROTOCOL.start)
     if not flow_type & _FLOW_MAC_EXT:
         extra.mask[: _VLAN_PROTOCOL.start] = bytes(_VLAN_PROTOCOL.start)
-    fields, l4_bytes = _fields(flow, header, extra)
+    fields, own = _fields(flow, header, extra)
     vlan_protocol, user_defined = extra.take(_VLAN_PROTOCOL), extra.take(_USER_DEFINED)
     if any(header.mask) or any(extra.mask):
         return NtupleState(location=location, rule=None, foreign="a mask on bits that no field has")
@@ -326,7 +348,8 @@ def decode_rule(data: bytes) -> NtupleState:
             location=location,
             rss_context=context if flow_type & _FLOW_RSS else None,
             vlan_protocol=vlan_protocol,
-            l4_bytes=l4_bytes,
+            l4_bytes=own.get("l4_bytes"),
+            spi=own.get("spi"),
             user_defined=user_defined,
         )
     except InvalidRequestError as cause:  # a driver may answer what nobody could have asked for
@@ -334,18 +357,20 @@ def decode_rule(data: bytes) -> NtupleState:
     return NtupleState(location=location, rule=rule)
 
 
-def _fields(flow: FlowType, header: _Layer, extra: _Layer) -> tuple[dict[str, FieldValue], Masked | None]:
+def _fields(flow: FlowType, header: _Layer, extra: _Layer) -> tuple[dict[str, FieldValue], dict[str, Masked]]:
     fields: dict[str, FieldValue] = {
         name: Masked(value, _FULL[name]) for name, value in IMPLIED[flow].items()
     }
-    l4_bytes = None
+    own: dict[str, Masked] = {}
     if flow is FlowType.IP4:  # drivers differ in whether they answer with a mask of the version
         header.mask[_IP_VERSION] = 0
     for place in LAYOUT[flow]:
         given = header.take(place)
-        if place.field == "l4_bytes":
-            l4_bytes = given
-        elif given is not None:
+        if given is None:
+            continue
+        if place.field in OWN_FIELDS:
+            own[place.field] = given
+        else:
             fields[place.field] = given
     if flow is not FlowType.ETHER and (mac := extra.take(_MAC_EXT)) is not None:
         fields["eth_dst"] = mac
@@ -354,7 +379,7 @@ def _fields(flow: FlowType, header: _Layer, extra: _Layer) -> tuple[dict[str, Fi
         for name, (shift, bits) in VLAN_BITS.items():
             if mask := tag.mask >> shift & bits:
                 fields[name] = Masked(tag.value >> shift & mask, mask)
-    return fields, l4_bytes
+    return fields, own
 
 
 def vlan_tag(match: Match) -> Masked | None:

@@ -7,7 +7,7 @@ import shlex
 import uuid
 
 from nicoffload.errors import NotSupportedError, Reason
-from nicoffload.kernel.ntuple_layout import LAYOUT, FlowType, NtupleRule, misfits, vlan_tag
+from nicoffload.kernel.ntuple_layout import LAYOUT, OWN_FIELDS, FlowType, NtupleRule, misfits, vlan_tag
 from nicoffload.model import ACTION_NAMES, Drop, FlowRule, Masked, Match, ToQueue, ToVf, format_mac
 
 _CAPABILITY = "ntuple"
@@ -90,7 +90,7 @@ def raise_rule(rule: NtupleRule, *, rule_id: uuid.UUID | None = None) -> FlowRul
     """
     foreign = [
         name
-        for name in ("rss_context", "vlan_protocol", "l4_bytes", "user_defined")
+        for name in ("rss_context", "vlan_protocol", "l4_bytes", "spi", "user_defined")
         if getattr(rule, name) is not None
     ]
     if foreign:
@@ -112,6 +112,7 @@ _WORDS = {
     "tp_src": "src-port",
     "tp_dst": "dst-port",
     "l4_bytes": "l4data",
+    "spi": "spi",
     "ip_proto": "l4proto",
     "eth_src": "src",
     "eth_dst": "dst",
@@ -128,7 +129,7 @@ def add_command(device: str, rule: NtupleRule) -> str:
     """
     words = ["ethtool", "-N", device, "flow-type", rule.flow.name.lower()]
     for place in LAYOUT[rule.flow]:
-        given = rule.l4_bytes if place.field == "l4_bytes" else getattr(rule.match, place.field)
+        given = getattr(rule if place.field in OWN_FIELDS else rule.match, place.field)
         if given is None:
             continue
         name = _WORDS.get(place.field) or ("tos" if place.start == 12 else "tclass")

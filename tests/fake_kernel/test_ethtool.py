@@ -10,6 +10,7 @@ import struct
 import pytest
 
 from nicoffload.errors import (
+    ConflictError,
     DeviceGoneError,
     InvalidRequestError,
     NicOffloadError,
@@ -191,7 +192,10 @@ def test_turning_the_feature_off_deletes_the_rules_and_blocks_the_table():
     set_feature(kernel, "enp3s0f0", FeatureName.NTUPLE, on=True)
     assert not nic.device.sriov.is_ready(nic.device.sriov.vfs[0])  # the NIC resets
     assert table.insert(rule) == 5
-    set_feature(kernel, "enp3s0f0", FeatureName.NTUPLE, on=False)
+    with pytest.raises(ConflictError, match="1 ethtool rules"):
+        set_feature(kernel, "enp3s0f0", FeatureName.NTUPLE, on=False)
+    assert table.locations() == [5]
+    set_feature(kernel, "enp3s0f0", FeatureName.NTUPLE, on=False, with_rules=True)
     assert nic.device.table("fdir").entries == {}
     with pytest.raises(NotSupportedError):
         table.insert(rule)
@@ -259,7 +263,7 @@ def test_a_fault_answers_for_the_driver():
 
 @pytest.mark.parametrize("rule", random_rules(180, seed=3), ids=lambda rule: rule.flow.name)
 def test_the_decoder_reads_what_the_encoder_wrote_and_shares_nothing_with_it(rule):
-    rule = dataclasses.replace(rule, rss_context=None, l4_bytes=None, vlan_protocol=None, user_defined=None)
+    rule = dataclasses.replace(rule, rss_context=None, l4_bytes=None, spi=None, vlan_protocol=None, user_defined=None)
     asked = rxnfc.decode(encode_rule(0x32, rule))
     assert (asked.match, asked.action, asked.location) == (rule.match, rule.fate, rule.location)
     assert asked.flow_type.removesuffix("_group") == rule.flow.name.lower()

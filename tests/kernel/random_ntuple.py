@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 from nicoffload.kernel.ntuple import FlowType, NtupleRule
-from nicoffload.kernel.ntuple_layout import IMPLIED, LAYOUT, VLAN_BITS
+from nicoffload.kernel.ntuple_layout import IMPLIED, LAYOUT, OWN_FIELDS, VLAN_BITS
 from nicoffload.model import FIELDS, Drop, Masked, Match, ToQueue, ToVf
 
-_OWN_BITS = {"l4_bytes": 32, "vlan_protocol": 16, "user_defined": 64}
+_OWN_BITS = {"l4_bytes": 32, "spi": 32, "vlan_protocol": 16, "user_defined": 64}
 
 
 def random_rules(count: int, seed: int = 1) -> list[NtupleRule]:
@@ -29,7 +29,9 @@ def random_rule(chance: random.Random, flow: FlowType, location: int) -> NtupleR
         if chance.random() < 0.5 and name in FIELDS:
             fields[name] = _masked(chance, FIELDS[name].bits)
     for name, bits in _OWN_BITS.items():
-        if chance.random() < 0.3 and (name != "l4_bytes" or flow in {FlowType.IP4, FlowType.IP6}):
+        if name in OWN_FIELDS and name not in {place.field for place in LAYOUT[flow]}:
+            continue
+        if chance.random() < 0.3:
             own[name] = _masked(chance, bits)
     return NtupleRule(flow=flow, match=Match(**fields), location=location, **_fate(chance), **own)
 

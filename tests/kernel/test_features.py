@@ -54,6 +54,8 @@ class Features(LinuxKernel):
             sets = (self.available, self.requested, self.active, self.never)
             words = [sum(1 << p % 32 for p in one if p // 32 == block) for block in (0, 1) for one in sets]
             return buffer[:8] + struct.pack("=8I", *words)
+        if command == 0x2E:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         assert command == 0x3B
         assert struct.unpack_from("=I", buffer, 4) == (2,)
         for block in (0, 1):

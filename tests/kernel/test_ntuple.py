@@ -57,6 +57,7 @@ def test_the_structures_are_those_of_the_c_compiler(tmp_path):
         #define at(part, place) _Static_assert(offsetof(struct ethtool_rxnfc, part) == place, #part)
         _Static_assert(sizeof(struct ethtool_rxnfc) == 192, "size");
         at(data, 8); at(fs.flow_type, 16); at(fs.h_u, 20); at(fs.h_ext, 72); at(fs.m_u, 92); at(fs.m_ext, 144);
+        at(fs.h_u.ah_ip4_spec.spi, 28); at(fs.h_u.esp_ip6_spec.spi, 52); at(fs.h_u.esp_ip6_spec.tclass, 56);
         at(fs.ring_cookie, 168); at(fs.location, 176); at(rule_cnt, 184); at(rule_locs, 188);
         """,
         "ascii",
@@ -98,7 +99,7 @@ def test_an_answer_cut_short_is_refused():
 def test_foreign_rules_say_what_is_foreign():
     plain = encode_rule(INSERT, RULE)
     for offset, form, value, word in (
-        (16, "=I", 0x0A, "flow type 0xa"),
+        (16, "=I", 0x04, "flow type 0x4"),
         (168, "=Q", 0xFFFF_FFFF_FFFF_FFFE, "ring cookie"),
         (92 + 13, "=B", 1, "no field"),
     ):
@@ -249,3 +250,31 @@ def test_a_driver_that_claims_too_much_is_not_believed():
 
     with pytest.raises(KernelError, match="5 rules in a list of 1"):
         table(claims).rules()
+
+
+@pytest.mark.parametrize(
+    ("flow", "number", "ether", "proto", "spi_at"),
+    [
+        (FlowType.AH4, 0x09, 0x0800, 51, 8),
+        (FlowType.ESP4, 0x0A, 0x0800, 50, 8),
+        (FlowType.AH6, 0x0B, 0x86DD, 51, 32),
+        (FlowType.ESP6, 0x0C, 0x86DD, 50, 32),
+    ],
+)
+def test_ipsec_is_told_by_its_index(flow, number, ether, proto, spi_at):
+    rule = NtupleRule(
+        flow=flow,
+        match=Match.of(eth_type=ether, ip_proto=proto),
+        fate=ToQueue(queue=3),
+        location=1,
+        spi=Masked(0xC0FFEE, 0xFFFF_FFFF),
+    )
+    data = encode_rule(INSERT, rule)
+    assert struct.unpack_from("=I", data, 16) == (number,)
+    assert struct.unpack_from(">I", data, 20 + spi_at) == (0xC0FFEE,)
+    assert decode_rule(data).rule == rule
+    with pytest.raises(NotSupportedError) as refused:
+        raise_rule(rule)
+    assert refused.value.reasons[0].path == "/spi"
+    with pytest.raises(InvalidRequestError, match="AH and ESP"):
+        dataclasses.replace(RULE, spi=Masked(1, 1))

@@ -38,6 +38,10 @@ _TYPES: dict[int, tuple[str, int | None, int | None, tuple[tuple[str, int, int],
     0x05: ("tcp6", 0x86DD, 6, _L4_V6),
     0x06: ("udp6", 0x86DD, 17, _L4_V6),
     0x07: ("sctp6", 0x86DD, 132, _L4_V6),
+    0x09: ("ah4", 0x0800, 51, (*_V4, ("spi", 8, 4), ("ip_tos", 12, 1))),
+    0x0A: ("esp4", 0x0800, 50, (*_V4, ("spi", 8, 4), ("ip_tos", 12, 1))),
+    0x0B: ("ah6", 0x86DD, 51, (*_V6, ("spi", 32, 4), ("ip_tos", 36, 1))),
+    0x0C: ("esp6", 0x86DD, 50, (*_V6, ("spi", 32, 4), ("ip_tos", 36, 1))),
     0x0D: ("ip4", 0x0800, None, (*_V4, ("l4_bytes", 8, 4), ("ip_tos", 12, 1), ("ip_proto", 14, 1))),
     0x0E: ("ip6", 0x86DD, None, (*_V6, ("l4_bytes", 32, 4), ("ip_tos", 36, 1), ("ip_proto", 37, 1))),
     0x12: ("ether", None, None, (("eth_dst", 0, 6), ("eth_src", 6, 6), ("eth_type", 12, 2))),
@@ -108,8 +112,8 @@ def decode(buffer: bytes) -> Asked:
         fields["ip_proto"] = Masked(protocol, 0xFF)
     for field, start, size in places:
         found = _at(buffer, _HEADER + start, _HEADER_MASK + start, size)
-        if found is not None and field == "l4_bytes":
-            raise UnspeakableError("field", "l4_4_bytes")
+        if found is not None and field in {"l4_bytes", "spi"}:
+            raise UnspeakableError("field", "l4_4_bytes" if field == "l4_bytes" else field)
         if found is not None:
             fields[field] = found
     fields |= dict(_extra(buffer, flow))
