@@ -263,7 +263,9 @@ def test_a_fault_answers_for_the_driver():
 
 @pytest.mark.parametrize("rule", random_rules(180, seed=3), ids=lambda rule: rule.flow.name)
 def test_the_decoder_reads_what_the_encoder_wrote_and_shares_nothing_with_it(rule):
-    rule = dataclasses.replace(rule, rss_context=None, l4_bytes=None, spi=None, vlan_protocol=None, user_defined=None)
+    rule = dataclasses.replace(
+        rule, rss_context=None, l4_bytes=None, spi=None, vlan_protocol=None, user_defined=None
+    )
     asked = rxnfc.decode(encode_rule(0x32, rule))
     assert (asked.match, asked.action, asked.location) == (rule.match, rule.fate, rule.location)
     assert asked.flow_type.removesuffix("_group") == rule.flow.name.lower()
