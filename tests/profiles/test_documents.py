@@ -11,7 +11,7 @@ from nicoffload.profiles.types import Counters, Duplicate, FieldRule, Needs, Rat
 from nicoffload.schema import load_schema
 
 FAMILIES = (
-    "i40e", "ice", "igb_82576", "igb_i210", "igb_i350", "ixgbe", "mlx4", "mlx5",
+    "i40e", "ice", "igb_82576", "igb_i210", "igb_i350", "igb_i354", "ixgbe", "mlx4", "mlx5",
     "sfc_ef10", "sfc_ef100", "sfc_falcon", "sfc_siena", "sfn5122f", "netdevsim", "softnic",
 )  # fmt: skip
 
@@ -20,6 +20,7 @@ PF_IDS = {
     "igb_82576": "8086: 10c9 10e6 10e7 10e8 1526 150a 1518 150d",
     "igb_i350": "8086: 1521 1522 1523 1524",
     "igb_i210": "8086: 1533 1536 1537 1538 157b 157c",
+    "igb_i354": "8086: 1f40 1f41 1f45 1539",
     "ixgbe": "8086: 10f7 10f8 10f9 10fb 10fc 1507 1514 1517 151c 1529 152a 154a 154d 154f 1557 1558 1528 1560 1563 "
     "15d1 15aa 15ab 15ac 15ad 15ae 15b0 15c2 15c3 15c4 15c6 15c7 15c8 15ce 15e4 15e5",
     "i40e": "8086: 1572 1574 1580 1581 1583 1584 1585 1586 1587 1588 1589 158a 158b 15ff 104e 104f 0dd2 0cf8 0d58 "
@@ -41,6 +42,7 @@ VF_IDS = {
     "igb_82576": "8086: 10ca",
     "igb_i350": "8086: 1520",
     "igb_i210": "8086:",
+    "igb_i354": "8086:",
     "ixgbe": "8086: 10ed 1515 1565 15a8 15c5 152e 1530 1564 15a9 57ad",
     "i40e": "8086: 154c 1571 37cd 1889",
     "ice": "8086: 1889",
@@ -55,6 +57,7 @@ VF_IDS = {
     "softnic": "0000:",
 }
 WITHOUT_OFFLOAD = {
+    "igb_i354": "8086: 150e 150f 1510 1511 1516 1527 10a7 10a9 10d6",
     "ixgbe": "8086: 10b6 10c6 10c7 10c8 150b 10db 10dd 10e1 10ec 10f1 10f4 1508",
     "sfc_falcon": "1924: 0703",
 }
@@ -140,8 +143,10 @@ def test_every_quirk_about_code_that_was_not_stated_is_marked(catalog):
     assert inferred == {
         ("igb_i350", "fields_are_alternatives"),
         ("igb_i210", "fields_are_alternatives"),
+        ("igb_i354", "fields_are_alternatives"),
         ("igb_i350", "flower_vlan_priority_unshifted"),
         ("igb_i210", "flower_vlan_priority_unshifted"),
+        ("igb_i354", "flower_vlan_priority_unshifted"),
         ("ixgbe", "vf_queue_may_be_another_vf"),
         ("mlx5", "five_l2_fields"),
         ("mlx5", "matchall_shares_limit"),

@@ -10,6 +10,7 @@ from typing import ClassVar
 from nicoffload.driver import Driver, DriverFactory, OpenContext
 from nicoffload.errors import NotFoundError
 from nicoffload.linux import LinuxNic, compose
+from nicoffload.linux.catalog import is_driver
 from nicoffload.model import DeviceInfo
 from nicoffload_generic import devices, netdevsim
 from nicoffload_generic.driver import GenericDriver
@@ -64,6 +65,12 @@ class GenericFactory(DriverFactory):
             driver=device.driver,
             total_vfs=device.total_vfs,
         )
+        alike = tuple(
+            family
+            for family in context.profiles.families()
+            if is_driver(device.driver, context.profiles.get(family)) and family != netdevsim.FAMILY
+        )
+        findings = replace(findings, alike=alike)
         info = replace(_info(device), title=findings.title)
         nic = LinuxNic(context, profile_of(findings), info, place=device.place, ifname=ifname)
         return GenericDriver.of(nic)

@@ -31,6 +31,7 @@ class Findings:
         rates: Whether devlink has rates of it.
         tc: Whether tc offload is on, or can be turned on.
         ntuple: Its receive classifier; None where it has none that takes rules.
+        alike: Families of other NICs that the same driver drives.
     """
 
     driver: str
@@ -40,6 +41,7 @@ class Findings:
     rates: bool
     tc: bool
     ntuple: NtupleTableInfo | None
+    alike: tuple[str, ...] = ()
 
 
 def probe(kernel: Kernel, ifname: str, handle: Handle | None, *, driver: str, total_vfs: int) -> Findings:
@@ -76,6 +78,7 @@ def profile_of(findings: Findings) -> NicProfile:
     document["tables"] = [table for table in document["tables"] if _is_there(table, findings)]
     if findings.ntuple is not None:
         _fill_in(document["tables"][-1], findings.ntuple)
+    document["quirks"] += [_not_described(table["name"], findings) for table in document["tables"]]
     if not findings.modes:
         document["eswitch"] = None
     if not findings.total_vfs:
@@ -97,6 +100,23 @@ def _is_there(table: Mapping[str, Any], findings: Findings) -> bool:
     if table["mechanism"] == "ntuple":
         return findings.ntuple is not None
     return findings.tc and bool(table["needs"].get("eswitch_mode")) == findings.modes
+
+
+def _not_described(table: str, findings: Findings) -> dict[str, Any]:
+    """Return what every rule of a table comes with: a driver that takes a rule may compare less than it says."""
+    driver = findings.driver or "of no name"
+    text = (
+        f"no profile describes this NIC: whether driver {driver} compares all that a rule says is not known"
+    )
+    if findings.alike:
+        text += f"; for what its driver does with other NICs see {', '.join(findings.alike)}"
+    return {
+        "id": f"not_described_{table}",
+        "about": "flow",
+        "text": text,
+        "source": "no source: the driver was asked, not read",
+        "warns": {"table": table},
+    }
 
 
 def _fill_in(table: dict[str, Any], info: NtupleTableInfo) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nicoffload import open_nic
 from nicoffload.errors import NotFoundError, NotSupportedError
-from nicoffload.model import Drop, Evidence, FlowRule, Match, RateLimit, Support, ToVf, VfConfig
+from nicoffload.model import (
+    Drop,
+    Evidence,
+    FlowRule,
+    Match,
+    RateLimit,
+    Support,
+    ToQueue,
+    ToVf,
+    VfConfig,
+)
 from nicoffload.registry import load_registry
 from nicoffload.testing import FakeKernel
 from nicoffload.testing.emulator.config import Config
@@ -54,6 +66,22 @@ def test_what_is_probed_and_what_nobody_knows_are_told_apart():
     assert found["vf.create"].evidence is Evidence.PROBED
     assert found["vf.trust"].support is Support.UNKNOWN
     assert found["statistics.vf"].support is Support.NO
+
+
+def test_a_rule_on_a_nic_that_no_profile_names_comes_with_a_word_on_what_its_driver_may_do(tmp_path):
+    unlisted = replace(
+        PROFILES.get("igb_i210"), pci_ids=replace(PROFILES.get("igb_i210").pci_ids, pf=("8086:abcd",))
+    )
+    kernel = FakeKernel()
+    kernel.plug(unlisted, config=Config(prepared=False))
+    with open_nic("0000:03:00.0", registry=load_registry(kernel=kernel), state_dir=tmp_path) as nic:
+        assert nic.info.family == "generic"
+        rule = FlowRule(
+            match=Match.of(eth_type=0x88F7, eth_dst="02:00:00:00:00:01"), actions=(ToQueue(queue=1),)
+        )
+        [told] = [one for one in nic.check(rule).caveats if "no profile describes this NIC" in one]
+    assert "driver igb" in told
+    assert "igb_i210" in told, "it says where to read of what igb is known to do"
 
 
 def test_what_only_a_rule_tells_is_tried_when_asked_for_and_leaves_nothing(tmp_path):
