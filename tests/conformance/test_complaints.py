@@ -5,9 +5,10 @@ They run on emulated NICs and on the fake kernel: no hardware and no root, which
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +24,27 @@ from nicoffload.errors import (
     RollbackError,
     VerificationError,
 )
+from nicoffload.flexivoffload.capture import open_capture
 from nicoffload.flexivoffload.policy import Tier, parse_policy
 from nicoffload.flexivoffload.policy.decide import judge_first_packets
-from nicoffload.model import Disruption, FlowRule, Match, RateLimit, ToVf, VfConfig
+from nicoffload.flexivoffload.replay import Replay
+from nicoffload.flexivoffload.report import make_report
+from nicoffload.flexivoffload.vms import load_vms
+from nicoffload.model import Disruption, Evidence, FlowRule, Match, RateLimit, Support, ToVf, VfConfig
 from nicoffload.nic import DesiredState
 from nicoffload.packets import HAS_ETH, HAS_IPV4, HAS_PORTS, HEADER_DTYPE
+from nicoffload.testing import FakeKernel
 from nicoffload.testing.conformance import NicUnderTest
 from nicoffload.testing.conformance.bench import opened
 from nicoffload.testing.conformance.fake import FakeNics
 from nicoffload.testing.conformance.packets import packet_for, to_batch
 from nicoffload.testing.conformance.proxy import Between, Killed, Strike
 from nicoffload.testing.emulator.config import Config
+from tests.linux.plugged import live
 
 REGISTRY = load_registry()
 MAC = 0x02_00_00_00_00_77
+NOBODY = 65_534
 
 
 def rule(number, vf=0):
@@ -171,6 +179,18 @@ def test_complaint_09_making_vfs_waits_until_each_is_there(mock_nic):
         nic.set_vf_count(8)
 
 
+@pytest.mark.parametrize("family", ["ice", "i40e"])
+def test_complaint_09_a_live_nic_waits_for_each_vf_too(family, tmp_path):
+    nic = live(family, vfs=0, faults=[{"effect": {"kind": "slow_vfs", "extra_s": 1.5}}])
+    with nic.open(tmp_path) as opened:
+        opened.set_vf_count(8)
+        assert all(each.pci_address for each in opened.vfs())
+        assert len(nic.nic.vfs) == 8
+        opened.configure_vfs([VfConfig(vf=7, mac=MAC)])
+        assert opened.vfs()[7].mac == MAC
+    assert nic.kernel.monotonic_s() >= 1.5
+
+
 def test_complaint_10_a_renamed_interface_is_still_the_same_nic():
     nics = FakeNics(REGISTRY, "igb_i350", Config(prepared=False))
     driver = nics.open()
@@ -193,7 +213,13 @@ def test_complaint_11_a_representor_is_never_taken_for_a_nic():
     assert [(nic.pci_address, nic.ifname) for nic in live] == [(nics.address, nics.nic.pf.ifname)]
 
 
-def test_complaint_12_taking_vfs_away_is_shown_and_refused_under_a_lease(mock_nic):
+def test_complaint_12_taking_vfs_away_is_shown_and_refused_under_a_lease(mock_nic, tmp_path, capsys):
+    path = tmp_path / "desired.yaml"
+    path.write_text("vf_count: 2\n")
+    assert main(["--state-dir", str(tmp_path), "plan", "mock:ixgbe,vfs=4", "--file", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "make 2 VFs where there are 4" in said
+    assert "disruption vf_reset" in said, "what it costs those who use the VFs is shown"
     nic = mock_nic("ixgbe", vfs=4)
     plan = nic.plan(DesiredState(vf_count=2))
     assert plan.disruption is Disruption.VF_RESET
@@ -238,6 +264,7 @@ def test_complaint_15_a_rule_that_the_nic_refuses_is_never_counted_as_offloaded(
     nic = mock_nic("ixgbe", faults=[{"effect": {"kind": "lie", "about": "flows"}}])
     with pytest.raises((VerificationError, RollbackError)):
         nic.add_flows([rule(1)])
+    assert not any(each.ours for each in nic.flows()), "what reads back as another rule is none of ours"
     other = mock_nic("ixgbe")
     wrong = FlowRule(match=Match.of(ipv6_dst="2001:db8::1"), actions=(ToVf(vf=0),))
     report = other.add_flows([rule(1), wrong], atomic=False)
@@ -246,6 +273,30 @@ def test_complaint_15_a_rule_that_the_nic_refuses_is_never_counted_as_offloaded(
     assert refused == wrong
     assert why.reasons
     assert [each.rule.rule_id for each in other.flows()] == [rule(1).rule_id]
+
+
+def test_complaint_16_no_rule_for_it_ever_reaches_the_nic(repo_root):
+    captures = repo_root / "examples/captures"
+    policy = parse_policy(
+        "version: 1\ndefault: offload\nrules:\n"
+        "  - {id: policed, match: 'tcp,tp_dst=5205', action: onload}\n"
+        "  - {id: answers, match: 'tcp,tp_src=5205', action: onload}\n"
+    )
+    with (
+        open_nic("mock:sfn5122f", registry=REGISTRY) as nic,
+        open_capture(captures / "office.pcap.gz") as reader,
+    ):
+        replay = Replay(nic, policy, load_vms(captures / "office.vms.json"))
+        for batch in reader:
+            replay.feed(batch)
+            ports = [dict(each.rule.match.items()).get("tp_dst") for each in nic.flows()]
+            assert not any(port is not None and port.value == 5205 for port in ports)
+        replay.finish()
+        report = make_report(replay, capture="office", skipped=0, ended_early="")
+    policed = [flow for flow in report.flows if re.search(r"^tcp.*tp_(src|dst)=5205\b", flow.flow)]
+    assert policed
+    assert not any(flow.offloaded.packets for flow in policed)
+    assert report.offloaded.packets > 0, "the rest is offloaded"
 
 
 def test_complaint_16_what_must_pass_the_virtual_switch_is_never_offloaded():
@@ -281,11 +332,56 @@ def test_complaint_18_a_slow_nic_with_many_vfs_is_waited_for(mock_nic):
     assert [vf.mac for vf in nic.vfs()[:64]] == [MAC + vf for vf in range(64)]
 
 
-def test_complaint_20_all_of_this_runs_without_hardware_and_without_root(mock_nic, tmp_path):
+def use_each_family():
+    """Open a NIC of each family, emulated, and on the fake kernel by the plugin that drives it."""
     for family in REGISTRY.profiles.families():
-        nic = mock_nic(family)
-        assert nic.info.emulated
-        assert json.dumps(nic.info.title)
+        with open_nic(f"mock:{family}", registry=REGISTRY) as nic:
+            assert nic.info.emulated
+            assert nic.capabilities()
+        if REGISTRY.profiles.get(family).pci_ids.pf:
+            driver = FakeNics(REGISTRY, family, Config(prepared=True)).open()
+            assert driver.info.plugin == REGISTRY.profiles.get(family).vendor
+            assert driver.capabilities()
+            driver.close()
+
+
+def test_complaint_18_a_slow_live_nic_with_many_vfs_is_waited_for(tmp_path):
+    nic = live("ice", vfs=0, faults=[{"effect": {"kind": "slow_vfs", "extra_s": 1.0}}])
+    with nic.open(tmp_path) as opened:
+        opened.set_vf_count(64)
+        opened.configure_vfs([VfConfig(vf=vf, mac=MAC + vf) for vf in range(64)])
+        assert [vf.mac for vf in opened.vfs()] == [MAC + vf for vf in range(64)]
+
+
+def test_complaint_19_a_nic_that_no_profile_names_is_probed_and_used(tmp_path):
+    known = REGISTRY.profiles.get("mlx5")
+    unlisted = replace(known, pci_ids=replace(known.pci_ids, pf=("15b3:ffff",)))
+    kernel = FakeKernel()
+    kernel.plug(unlisted, config=Config(prepared=True, mode="switchdev", vfs=2))
+    with open_nic("0000:03:00.0", registry=REGISTRY.on(kernel), state_dir=tmp_path) as nic:
+        assert (nic.info.family, nic.info.plugin) == ("generic", "generic")
+        told = {one.name: one for one in nic.capabilities()}
+        assert told["vf.create"].evidence is Evidence.PROBED
+        assert told["flow_filters.flower_switchdev"].support is Support.UNKNOWN, "no list, no promise"
+        nic.add_flows([rule(1)])
+        assert [each.rule.rule_id for each in nic.flows() if each.ours] == [rule(1).rule_id]
+
+
+def test_complaint_20_all_of_this_runs_without_hardware_and_without_root():
+    use_each_family()  # loads what a stranger to this folder may not be allowed to read
+    child = os.fork()
+    if not child:
+        failed = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            use_each_family()
+            failed = int(os.geteuid() == 0)
+        finally:
+            os._exit(failed)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_every_complaint_is_answered_by_a_test_or_a_sentence(repo_root):
