@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from nicoffload.compiler import Refusal
 from nicoffload.driver.contract import InstalledRule, Outcome, Placement, RuleRef
@@ -61,6 +62,7 @@ class FlowChange(Change):
         self._shared = shared
         self._request = request
         self._no_trace = False
+        self._widened: Sequence[RuleRef] = ()
 
     def rule_records(self) -> RuleRecords:
         """Return the rules that go, and those that come."""
@@ -89,7 +91,13 @@ class FlowChange(Change):
         if self._no_trace:  # the driver refused every rule, and a refused rule leaves no trace
             self.abandon()
             return Undone()
+        left = self._remove_widened()
         undone = restore_rules(self._book, self.rule_intents(), self._retry)
+        if left:
+            stuck = [ref.rule_id for ref in self._widened if ref.rule_id is not None]
+            undone = replace(
+                undone, residue=(*undone.residue, *left), stuck_rules=(*undone.stuck_rules, *stuck)
+            )
         self._book.remove(placement.rule.rule_id for placement in self._placements)
         self._book.add([InstalledRule(ref=each.ref, rule=each.rule) for each in self._remove])
         self._book.add([InstalledRule(ref=record.ref, rule=record.rule) for record in undone.moved])
@@ -146,7 +154,8 @@ class FlowChange(Change):
     def _put_in(self) -> None:
         placements, outcomes = self._create()
         refs = [outcome for outcome in outcomes if isinstance(outcome, RuleRef)]
-        self._no_trace = not refs and not self._remove
+        unknown = any(isinstance(outcome, NicOffloadError) and outcome.uncertain for outcome in outcomes)
+        self._no_trace = not refs and not self._remove and not unknown
         found = self._book.filters.dump(refs) if refs else ()
         if all_as_asked([placement.rule for placement in placements], refs, found):
             self.installed = list(found)
@@ -174,15 +183,31 @@ class FlowChange(Change):
             self._handle_refused(wrong)
 
     def _handle_refused(self, wrong: Sequence[RuleRef]) -> None:
+        self._widened = wrong
         if self._atomic:
             raise with_notes(self.refused, self._request)
         name_rules(self.refused, self._request)
-        if wrong:
-            answers = self._retry.bulk(self._book.filters.destroy_many, wrong, "destroy_many")
-            error = first_error([answer for answer in answers if not isinstance(answer, NotFoundError)])
-            if error is not None:
-                raise error
+        error = first_error(self._destroy(wrong))
+        if error is not None:
+            raise error
         self._book.release(rule.rule_id for rule, _ in self.refused)
+
+    def _remove_widened(self) -> list[str]:
+        """Remove what the driver made of rules that it took as others, and return what is left, in words.
+
+        By where the driver said that it put them: by its content no undoing would know such a rule as ours.
+        """
+        return [
+            f"a rule in table {ref.table} that the driver took as another than asked for: {answer}"
+            for ref, answer in zip(self._widened, self._destroy(self._widened), strict=True)
+            if answer is not None
+        ]
+
+    def _destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
+        if not refs:
+            return ()
+        answers = self._retry.bulk(self._book.filters.destroy_many, refs, "destroy_many")
+        return [None if isinstance(answer, NotFoundError) else answer for answer in answers]
 
     def _create(self) -> tuple[Sequence[Placement], Sequence[Outcome]]:
         """Install, and once more what collides with what others did since the NIC was last read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 
 import pytest
@@ -217,6 +218,32 @@ def test_a_rule_that_reads_back_otherwise_is_taken_out(open_fake, driver, rule, 
     assert "tp_dst=1 " in error.expected
     assert "tp_dst=2 " in error.actual
     assert held(driver) == []
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_rule_that_the_driver_widened_goes_with_the_change_that_failed(
+    open_fake, driver, rule, monkeypatch, stays
+):
+    nic = open_fake(driver)
+    filters = driver.flow_filters
+    create, wider = filters.create_many, rule(9)
+
+    def widen(placements):
+        """Take each rule as another one, at the place and under the name of the first, and say nothing of it."""
+        return create([each._replace(rule=_renamed(wider, each.rule)) for each in placements])
+
+    monkeypatch.setattr(filters, "create_many", widen)
+    if stays:
+        driver.faults.item = lambda name, index: KernelError("no") if name == "destroy" else None
+    with pytest.raises(RollbackError if stays else VerificationError) as failed:
+        nic.add_flows([rule(1), rule(2)])
+    if stays:
+        assert sum("as another than asked for" in text for text in failed.value.residue) == 2
+    assert len(held(driver)) == (2 if stays else 0)
+
+
+def _renamed(rule, name):
+    return dataclasses.replace(rule, rule_id=name.rule_id)
 
 
 def test_a_busy_nic_is_asked_again_a_bounded_number_of_times(open_fake, driver, rule, sleeper):
