@@ -78,7 +78,7 @@ def _refusal_with_its_request() -> bytes:
 
 def _batch(datagram: bytes) -> None:
     with Netlink(Answers(netlink=[datagram]), NETLINK_ROUTE) as netlink:
-        netlink.batch(b"", 1)
+        netlink.batch(struct.pack("=IHHII", HEADER, 18, 5, 1, 0), 1)
 
 
 def _dump(datagram: bytes) -> None:
