@@ -53,7 +53,17 @@ def read_link(kernel: Kernel, ifindex: int, *, device: str = "") -> LinkReport:
         NicOffloadError: The kernel refuses.
     """
     with Netlink(kernel, NETLINK_ROUTE, device=device) as netlink:
-        refused, replies = netlink.request(_RTM_GETLINK, 0, _IFINFO.pack(0, 0, ifindex, 0, 0))
+        return read_link_by(netlink, ifindex, device=device)
+
+
+def read_link_by(netlink: Netlink, ifindex: int, *, device: str = "") -> LinkReport:
+    """Return what `read_link` does, of a device in the namespace of a route socket.
+
+    Raises:
+        DeviceGoneError: There is no such network device.
+        NicOffloadError: The kernel refuses.
+    """
+    refused, replies = netlink.request(_RTM_GETLINK, 0, _IFINFO.pack(0, 0, ifindex, 0, 0))
     if refused is not None:
         raise refused.error("reading the link", capability="link", device=device)
     for reply in replies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -21,15 +22,17 @@ from nicoffload.errors import (
     NotFoundError,
 )
 from nicoffload.kernel import Netlink
-from nicoffload.kernel.link import read_link
+from nicoffload.kernel.link import read_link, read_link_by
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.kernel.tc import (
+    OWN_ROOT,
     FilterRef,
     Hook,
     Mirred,
     TcFilters,
     U32Filter,
     U32Filters,
+    U32Hash,
     U32Key,
     add_table_command,
     add_u32_command,
@@ -146,6 +149,52 @@ def test_a_five_tuple_in_a_table_of_its_own_is_what_tc_makes_of_it(kernel, tmp_p
         *answers, last = filters.delete_many([outcomes[1], outcomes[0], table])
         assert answers == [None, None]
         assert isinstance(last, NotFoundError)  # it went with the pref's last filter
+
+
+def test_a_table_by_hash_is_what_tc_makes_of_it_and_is_read_back_as_it_was(kernel, tmp_path):
+    made = [
+        U32Filter(
+            keys=(U32Key(-4, 0xFFFF, 0x0800),), actions=(), pref=9, table=OWN_ROOT, link=0x12,
+            hash=U32Hash(12, 0xFF00), protocol=3,
+        ),
+        U32Filter(
+            keys=(U32Key(12, 0xFFFF_FFFF, 0x0A01_0203),), actions=redirect(), pref=9, table=0x12, bucket=2,
+            class_id=0x8000_1234, protocol=3,
+        ),
+        U32Filter(keys=(), actions=redirect(), pref=9, table=OWN_ROOT, indev="ours", protocol=3),
+    ]  # fmt: skip
+    with (
+        U32Filters(kernel, hook(kernel, "ours")) as filters,
+        U32Filters(kernel, hook(kernel, "theirs")) as of_tc,
+    ):
+        filters.add_table(9, 0x12, buckets=256, protocol=3)
+        outcomes = filters.add_many(made[:2])
+        commands = [add_table_command(9, 0x12, of_tc.hook, socket.if_indextoname, buckets=256)]
+        commands = [commands[0].replace("protocol ip", "protocol all").replace("0x0800", "all")]
+        commands += [add_u32_command(item, of_tc.hook, socket.if_indextoname) for item in made[:2]]
+        run_commands(commands, tmp_path)
+        assert shown_lines("ours") == shown_lines("theirs")
+        outcomes += filters.add_many(made[2:])  # tc has a word for it all the same, of no bits
+        found = {state.ref: state.item for state in filters.dump()}
+        assert [found[ref].keys for ref in outcomes[:2]] == [item.keys for item in made[:2]]
+        assert (found[outcomes[0]].hash, found[outcomes[0]].link) == (U32Hash(12, 0xFF00), 0x12)
+        assert (found[outcomes[1]].class_id, found[outcomes[1]].bucket) == (0x8000_1234, 2)
+        assert outcomes[2] not in found  # it takes every packet, and is nobody's rule
+        filters.delete_pref(9, protocol=3)
+        filters.delete_pref(9, protocol=3)
+        assert filters.dump() == []
+
+
+def test_a_queue_of_no_length_drops_all(kernel):
+    with Netlink(kernel, 0) as netlink:
+        ifindex = socket.if_nametoindex("ours")
+        qdisc.add_drop_all(netlink, ifindex)
+        before = read_link_by(netlink, ifindex).counters["tx_packets"]
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("ours", 0))
+            with contextlib.suppress(OSError):
+                sender.send(bytes(60))
+        assert read_link_by(netlink, ifindex).counters["tx_packets"] == before
 
 
 def test_a_failure_ends_at_its_own_rule_and_the_others_stand(kernel):

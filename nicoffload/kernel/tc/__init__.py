@@ -7,7 +7,7 @@ from nicoffload.kernel.tc.filters import FilterOutcome, TcFilters
 from nicoffload.kernel.tc.flower import protocol_of_match
 from nicoffload.kernel.tc.lower import Lowered, Lowering, QueueStyle, Targets, lower_actions, raise_actions
 from nicoffload.kernel.tc.police import held_actions
-from nicoffload.kernel.tc.u32 import U32Filter, U32Key, flat_keys, linked_keys
+from nicoffload.kernel.tc.u32 import OWN_ROOT, U32Filter, U32Hash, U32Key, flat_keys, linked_keys
 from nicoffload.kernel.tc.u32_filters import U32Filters, U32State
 from nicoffload.kernel.tc.values import (
     OUR_HANDLES,
@@ -41,6 +41,7 @@ from nicoffload.kernel.tc.values import (
 
 __all__ = [
     "OUR_HANDLES",
+    "OWN_ROOT",
     "Alike",
     "Checksum",
     "Counters",
@@ -71,6 +72,7 @@ __all__ = [
     "TunnelKeyUnset",
     "U32Filter",
     "U32Filters",
+    "U32Hash",
     "U32Key",
     "U32State",
     "UnknownAction",

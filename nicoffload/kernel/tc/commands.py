@@ -9,7 +9,7 @@ from types import MappingProxyType
 from nicoffload.errors import NotSupportedError, Reason
 from nicoffload.kernel.tc import matchall
 from nicoffload.kernel.tc.flower import compile_keys, explain_protocol, structure
-from nicoffload.kernel.tc.u32 import U32Filter
+from nicoffload.kernel.tc.u32 import OWN_ROOT, U32Filter
 from nicoffload.kernel.tc.values import (
     Checksum,
     Csum,
@@ -132,11 +132,26 @@ def add_u32_command(item: U32Filter, hook: Hook, name_of: NameOf) -> str:
     """Return the command that installs a u32 filter."""
     words = ["tc", "filter", "add", *hook_words(hook, name_of), *_where(item.chain, item.protocol, item.pref)]
     words += ["handle", f"{item.table:x}:{item.bucket:x}:{item.node:x}"] if item.node else []
-    words += ["u32", "ht", f"{item.table:x}:{item.bucket:x}:", *_PLACING[item.placing]]
+    words += ["u32"] if item.table == OWN_ROOT else ["u32", "ht", f"{item.table:x}:{item.bucket:x}:"]
+    words += _PLACING[item.placing]
+    words += ["classid", f"{item.class_id >> 16:x}:{item.class_id & 0xFFFF:x}"] if item.class_id else []
+    words += ["indev", item.indev] if item.indev else []
     for key in item.keys:
         at = f"nexthdr+{key.offset}" if key.next_header else str(key.offset)
         words += ["match", "u32", f"{key.value:#010x}", f"{key.mask:#010x}", "at", at]
-    if item.link:
+    if not item.keys:
+        words += ["match", "u32", "0", "0", "at", "0"]
+    if item.hash is not None:
+        words += [
+            "link",
+            f"{item.link:x}:",
+            "hashkey",
+            "mask",
+            f"{item.hash.mask:#010x}",
+            "at",
+            str(item.hash.offset),
+        ]
+    elif item.link:
         words += ["link", f"{item.link:x}:", "offset", "at", "0", "mask", "0f00", "shift", "6", "eat"]
     words += action_words(item.actions, name_of, item.rule_id.hex if item.rule_id else "")
     return " ".join(words)

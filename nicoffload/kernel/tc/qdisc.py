@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from nicoffload.errors import NicOffloadError, NotFoundError
-from nicoffload.kernel.attributes import Buffer, fields, number, parse, string, text, u32
-from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, messages
-from nicoffload.kernel.tc.template import TCA_KIND, TCMSG
+from nicoffload.kernel.attributes import Buffer, attribute, fields, number, parse, string, text, u32
+from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, messages
+from nicoffload.kernel.tc.template import TCA_KIND, TCA_OPTIONS, TCMSG
 
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
 _HANDLE = 0xFFFF_0000
 _PARENT = 0xFFFF_FFF1
+_ROOT = 0xFFFF_FFFF
+_FIFO_LIMIT = struct.Struct("=I")
 _INGRESS_BLOCK, _EGRESS_BLOCK = 13, 14
 _CAPABILITY = "flow_filters"
 
@@ -49,6 +52,21 @@ def add(netlink: Netlink, qdisc: IngressQdisc) -> None:
     refused, _ = netlink.request(_RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, payload)
     if refused:
         raise refused.error(f"adding a qdisc {qdisc.kind}", capability=_CAPABILITY)
+
+
+def add_drop_all(netlink: Netlink, ifindex: int) -> None:
+    """Let a device send nothing: its queue, of no length, drops all that it is given.
+
+    Equivalent to: ``tc qdisc replace dev NIC root pfifo limit 0``
+
+    Raises:
+        NicOffloadError: The kernel refuses.
+    """
+    payload = TCMSG.pack(0, ifindex, 0, _ROOT, 0) + text(TCA_KIND, "pfifo")
+    payload += attribute(TCA_OPTIONS, _FIFO_LIMIT.pack(0))
+    refused, _ = netlink.request(_RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, payload)
+    if refused:
+        raise refused.error("adding a qdisc pfifo", capability=_CAPABILITY)
 
 
 def delete(netlink: Netlink, ifindex: int) -> None:

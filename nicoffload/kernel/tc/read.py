@@ -178,7 +178,8 @@ def _state(ref: FilterRef, options: dict[int, Buffer], numbers: Numbers) -> Filt
 
 
 def _words(ref: FilterRef, options: dict[int, Buffer]) -> tuple[Match, list[str]]:
-    keys, link, foreign = u32_words.decode(options)
+    keys, link, hashed, foreign = u32_words.decode(options)
+    foreign += ["a table by hash"] if hashed is not None else []
     match, strange = u32_words.decode_match(ref.protocol, keys)
     if link:
         foreign.append(f"leads to table {link:x}")

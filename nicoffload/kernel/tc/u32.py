@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nicoffload.errors import InvalidRequestError, NotSupportedError, Reason
-from nicoffload.kernel.attributes import Buffer, MalformedError, attribute, fields, number, u32
+from nicoffload.kernel.attributes import Buffer, MalformedError, attribute, fields, number, text, u32
 from nicoffload.kernel.tc.template import Keys, Slot
 from nicoffload.kernel.tc.values import Placing, TcAction
 from nicoffload.model import FieldValue, Masked, Match
@@ -18,16 +18,18 @@ from nicoffload.model.fields import ETH_P_IP, IPPROTO_TCP, IPPROTO_UDP
 
 CAPABILITY = "flow_filters.u32"
 ROOT_TABLE = 0x800
+OWN_ROOT = 0xFFF
+"""Stands for the root table of whichever pref a filter is of; what is read names the table by its number."""
 MAX_NODE = 0xFFF
 
-CLASSID, HASH, LINK, DIVISOR, SEL, ACT, FLAGS = 1, 2, 3, 4, 5, 7, 11
+CLASSID, HASH, LINK, DIVISOR, SEL, ACT, INDEV, FLAGS = 1, 2, 3, 4, 5, 7, 8, 11
 
 _SELECTOR = struct.Struct("=BBBxHHhhI")
 """struct tc_u32_sel: flags, offshift, number of keys, offmask, off, offoff, hoff, hmask."""
 _KEY = struct.Struct(">II")
 _KEY_PLACE = struct.Struct("=ii")
 _KEY_BYTES = 16
-_TERMINAL, _VAR_OFFSET, _EAT = 1, 4, 8
+_TERMINAL, _OFFSET, _VAR_OFFSET, _EAT = 1, 2, 4, 8
 _LENGTH_OF_IP_HEADER = 0x0F00
 _WORDS_TO_BYTES = 6
 _PORTS_BEHIND_PLAIN_IP = 20
@@ -55,18 +57,39 @@ class U32Key:
         check_range("offset", self.offset, -0x8000, 0x7FFF)
 
 
+@dataclass(frozen=True, slots=True)
+class U32Hash:
+    """Which bits of a packet choose the bucket of the table that a filter leads to.
+
+    Args:
+        offset: Of their word, in bytes from the IP header.
+        mask: The bits, the word read in network order; the lowest 8 of them count. 0 for the first bucket.
+    """
+
+    offset: int
+    mask: int
+
+    def __post_init__(self) -> None:
+        check_range("offset", self.offset, -0x8000, 0x7FFF)
+        check_range("mask", self.mask, 0, 0xFFFF_FFFF)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class U32Filter:
     """A filter of u32, as asked for or as read.
 
     Args:
-        keys: Words that must all be so.
+        keys: Words that must all be so; none for every packet.
         actions: What to do; empty only with `link`.
         pref: 1 to 65535, lower first.
         node: Its number within table and bucket, 1 to 4095; 0 lets the kernel choose.
-        table: The hash table it is in, 1 to 4095; 2048 is the first pref's root.
+        table: The hash table it is in, 1 to 4095; 2048 is the first pref's root, 4095 stands for its own pref's.
         bucket: Which bucket of the table.
-        link: The table where it goes on behind the IP header; 0 for none.
+        link: The table where it goes on; 0 for none.
+        hash: How a packet's bucket in that table is found, and that offsets count from the IP header there too; None
+            where they count from behind it, in a table of one bucket.
+        indev: Only what entered by the device of this name; empty for any.
+        class_id: A number that is kept with it, and read back; 0 for none.
         protocol: Ethernet type.
         placing: Who is to run it.
         rule_id: Kept in the cookie of the first action.
@@ -80,38 +103,51 @@ class U32Filter:
     table: int = ROOT_TABLE
     bucket: int = 0
     link: int = 0
+    hash: U32Hash | None = None
+    indev: str = ""
+    class_id: int = 0
     protocol: int = ETH_P_IP
     placing: Placing = Placing.BOTH
     rule_id: uuid.UUID | None = None
     chain: int = 0
 
     def __post_init__(self) -> None:
-        check_range("number of keys", len(self.keys), 1, 128)
+        check_range("number of keys", len(self.keys), 0, 128)
         check_range("pref", self.pref, 1, 0xFFFF)
         check_range("node", self.node, 0, MAX_NODE)
         check_range("table", self.table, 1, 0xFFF)
         check_range("bucket", self.bucket, 0, 0xFF)
         check_range("link", self.link, 0, 0xFFF)
+        check_range("class_id", self.class_id, 0, 0xFFFF_FFFF)
         if not self.actions and not self.link:
             raise InvalidRequestError("a u32 filter has an action or leads to a table", path="/actions")
 
     @property
     def handle(self) -> int:
         """The number that the kernel knows it by; 0 while the kernel is to choose."""
+        if self.table == OWN_ROOT:  # which the kernel numbers
+            return self.node
         return self.table << 20 | self.bucket << 12 | self.node if self.node else 0
 
 
 def compile_keys(item: U32Filter) -> Keys:
     """Return the attributes of a filter's words; the columns are table and bucket, then the value of each word."""
-    flags = (_TERMINAL if item.actions else 0) | (_VAR_OFFSET | _EAT if item.link else 0)
-    mask = int.from_bytes(_LENGTH_OF_IP_HEADER.to_bytes(2, "big"), _HOST) if item.link else 0
-    shift = _WORDS_TO_BYTES if item.link else 0
+    jumps = item.link and item.hash is None
+    flags = (_TERMINAL if item.actions else 0) | (_VAR_OFFSET | _EAT if jumps else 0)
+    mask = int.from_bytes(_LENGTH_OF_IP_HEADER.to_bytes(2, "big"), _HOST) if jumps else 0
+    shift = _WORDS_TO_BYTES if jumps else 0
+    hash_at, hash_mask = (item.hash.offset, item.hash.mask) if item.hash is not None else (0, 0)
     data = attribute(HASH, bytes(4))
     slots = [Slot(4, 4, 0, None, network=False)]
+    if item.class_id:
+        data += u32(CLASSID, item.class_id)
+    if item.indev:
+        data += text(INDEV, item.indev)
     if item.link:
         data += u32(LINK, item.link << 20)
     at = len(data) + 4 + _SELECTOR.size
-    selector = _SELECTOR.pack(flags, shift, len(item.keys), mask, 0, 0, 0, 0)
+    swapped = int.from_bytes(hash_mask.to_bytes(4, "big"), _HOST)
+    selector = _SELECTOR.pack(flags, shift, len(item.keys), mask, 0, 0, hash_at, swapped)
     for place, key in enumerate(item.keys):
         slots.append(Slot(at + place * _KEY_BYTES + 4, 4, 1 + place))
         selector += _KEY.pack(key.mask, 0) + _KEY_PLACE.pack(key.offset, -1 if key.next_header else 0)
@@ -121,7 +157,7 @@ def compile_keys(item: U32Filter) -> Keys:
 def shape(item: U32Filter) -> object:
     """Return what decides a message's template; filters that are equal in it share one."""
     words = tuple((key.offset, key.mask, key.next_header) for key in item.keys)
-    return words, item.link, item.protocol, bool(item.actions)
+    return words, item.link, item.hash, item.indev, item.class_id, item.protocol, bool(item.actions)
 
 
 def is_table(handle: int, options: Mapping[int, Buffer]) -> bool:
@@ -129,8 +165,8 @@ def is_table(handle: int, options: Mapping[int, Buffer]) -> bool:
     return DIVISOR in options and SEL not in options and not handle & 0xFFFFF
 
 
-def decode(options: Mapping[int, Buffer]) -> tuple[tuple[U32Key, ...], int, list[str]]:
-    """Return the words of a filter, the table that it leads to (0: none), and what of it has no form here.
+def decode(options: Mapping[int, Buffer]) -> tuple[tuple[U32Key, ...], int, U32Hash | None, list[str]]:
+    """Return a filter's words, the table that it leads to (0: none), by which hash, and what of it has no form here.
 
     Raises:
         MalformedError: The selector is missing or cut short.
@@ -138,7 +174,7 @@ def decode(options: Mapping[int, Buffer]) -> tuple[tuple[U32Key, ...], int, list
     if SEL not in options:
         raise MalformedError("a u32 filter without a selector")
     selector = options[SEL]
-    _, shift, count, mask, off, at, _, hash_mask = fields(_SELECTOR, selector)
+    flags, shift, count, mask, off, at, hash_at, swapped = fields(_SELECTOR, selector)
     foreign: list[str] = []
     keys = []
     if len(selector) < _SELECTOR.size + count * _KEY_BYTES:
@@ -155,9 +191,12 @@ def decode(options: Mapping[int, Buffer]) -> tuple[tuple[U32Key, ...], int, list
     plain = (
         int.from_bytes(mask.to_bytes(2, _HOST), "big") == _LENGTH_OF_IP_HEADER and shift == _WORDS_TO_BYTES
     )
-    if link and (not plain or off or at or hash_mask):
+    hashed = None
+    if link and not flags & (_OFFSET | _VAR_OFFSET | _EAT):
+        hashed = U32Hash(hash_at, int.from_bytes(swapped.to_bytes(4, _HOST), "big"))
+    elif link and (not plain or off or at or swapped):
         foreign.append("a jump that is not to the next header")
-    return tuple(keys), link, foreign
+    return tuple(keys), link, hashed, foreign
 
 
 # ------------------------------------------------------------------------------------------------ IPv4 five-tuples

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from nicoffload.errors import KernelError, NicOffloadError
-from nicoffload.kernel.attributes import Buffer, fields, nested, number, parse, text
+from nicoffload.errors import KernelError, NicOffloadError, NotFoundError
+from nicoffload.kernel.attributes import Buffer, fields, nested, number, parse, string, text
 from nicoffload.kernel.attributes import u32 as u32_attribute
 from nicoffload.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, messages
 from nicoffload.kernel.tc import read, u32
 from nicoffload.kernel.tc.actions import cookie_offset, decode_action, encode_actions
 from nicoffload.kernel.tc.bulk import placed, send_rows
+from nicoffload.kernel.tc.columns import FilterColumns, columns
 from nicoffload.kernel.tc.hooked import Hooked, removable
 from nicoffload.kernel.tc.template import (
+    RTM_DELTFILTER,
     RTM_NEWTFILTER,
     TCA_CHAIN,
     TCA_KIND,
@@ -32,6 +34,7 @@ from nicoffload.kernel.tc.template import (
 from nicoffload.kernel.tc.u32 import CAPABILITY, U32Filter
 from nicoffload.kernel.tc.values import Counters, FilterRef, TcAction, UnknownAction
 from nicoffload.model import Match
+from nicoffload.model.action import check_range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +188,41 @@ class U32Filters(Hooked):
         found = read.request(self._netlink, self.hook, pref=pref, chain=chain)
         return states(found)
 
+    def counters(self, *, pref: int = 0) -> FilterColumns:
+        """Return the counters of the hook's filters in columns, and when each was last used.
+
+        Equivalent to: ``tc -s filter show dev NIC ingress``
+
+        Args:
+            pref: Only these; 0 for all.
+
+        Raises:
+            NicOffloadError: The kernel refuses.
+        """
+        return columns(read.request(self._netlink, self.hook, pref=pref))
+
+    def delete_pref(self, pref: int, *, protocol: int) -> None:
+        """Remove all filters of a pref and its tables, whoever's they are: for a hook of ours alone. Repeatable.
+
+        Equivalent to: ``tc filter del dev NIC ingress pref N``
+
+        Args:
+            pref: 1 to 65535.
+            protocol: Ethernet type of the pref.
+
+        Raises:
+            NicOffloadError: The kernel refuses.
+        """
+        check_range("pref", pref, 1, 0xFFFF)
+        payload = TCMSG.pack(0, self.hook.ifindex, 0, self.hook.parent, info(pref, protocol))
+        payload += u32_attribute(TCA_CHAIN, 0) + text(TCA_KIND, "u32")
+        refused, _ = self._netlink.request(RTM_DELTFILTER, 0, payload)
+        if refused is None:
+            return
+        error = refused.error(f"removing pref {pref}", capability=CAPABILITY, device=self._device)
+        if not isinstance(error, NotFoundError):
+            raise error
+
     def _grouped(
         self, items: Sequence[U32Filter], outcomes: list[FilterRef | NicOffloadError]
     ) -> list[_Group]:
@@ -277,14 +315,14 @@ def _decode(payload: Buffer) -> U32State | None:
     options = parse(attributes[TCA_OPTIONS])
     if not handle & u32.MAX_NODE or u32.SEL not in options or not word >> 16:
         return None
-    keys, link, foreign = u32.decode(options)
+    keys, link, hashed, foreign = u32.decode(options)
     flags = number(options[u32.FLAGS], 4) if u32.FLAGS in options else 0
     entries = read.entries(options.get(u32.ACT, b""))
     actions = tuple(decode_action(entry) for entry in entries)
     foreign += [f"action {one.kind} ({one.detail})" for one in actions if isinstance(one, UnknownAction)]
     chain = number(attributes[TCA_CHAIN], 4) if TCA_CHAIN in attributes else 0
     ref = FilterRef(pref=word >> 16, handle=handle, chain=chain, protocol=protocol_of(word), kind="u32")
-    if not keys or not (actions or link):
+    if (not keys and not link) or not (actions or link):
         return None  # matches all or does nothing: nobody's rule
     item = U32Filter(
         keys=keys,
@@ -294,6 +332,9 @@ def _decode(payload: Buffer) -> U32State | None:
         table=handle >> 20,
         bucket=handle >> 12 & 0xFF,
         link=link,
+        hash=hashed,
+        indev=string(options.get(u32.INDEV, b"")),
+        class_id=number(options[u32.CLASSID], 4) if u32.CLASSID in options else 0,
         protocol=ref.protocol,
         placing=read.placing(flags),
         rule_id=read.rule_id(entries),
@@ -313,10 +354,12 @@ def _joined(state: U32State, leading: Mapping[tuple[int, int, int], U32State]) -
     """Return the state with its match, which of a filter in a table includes what leads there."""
     keys = state.item.keys
     foreign = list(state.foreign)
+    foreign += ["a table by hash"] if state.item.hash is not None else []
     leader = leading.get((state.ref.chain, state.ref.pref, state.item.table))
     if leader is not None:
         keys = leader.item.keys + keys
         foreign += leader.foreign
+        foreign += ["a bucket by hash"] if leader.item.hash is not None else []
     elif any(key.next_header for key in keys):
         foreign.append(f"nothing leads to table {state.item.table:x}")
     try:
