@@ -322,8 +322,9 @@ def _decode(payload: Buffer) -> U32State | None:
     foreign += [f"action {one.kind} ({one.detail})" for one in actions if isinstance(one, UnknownAction)]
     chain = number(attributes[TCA_CHAIN], 4) if TCA_CHAIN in attributes else 0
     ref = FilterRef(pref=word >> 16, handle=handle, chain=chain, protocol=protocol_of(word), kind="u32")
-    if (not keys and not link) or not (actions or link):
-        return None  # matches all or does nothing: nobody's rule
+    rule_id = read.rule_id(entries)
+    if not (actions or link) or not (keys or link or rule_id):
+        return None  # does nothing, or takes all that is left without being a rule: nobody's
     item = U32Filter(
         keys=keys,
         actions=actions,
@@ -337,7 +338,7 @@ def _decode(payload: Buffer) -> U32State | None:
         class_id=number(options[u32.CLASSID], 4) if u32.CLASSID in options else 0,
         protocol=ref.protocol,
         placing=read.placing(flags),
-        rule_id=read.rule_id(entries),
+        rule_id=rule_id,
         chain=chain,
     )
     return U32State(

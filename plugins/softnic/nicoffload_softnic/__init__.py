@@ -20,8 +20,9 @@ def nicoffload_describe() -> PluginDescription:
 
 @hookimpl
 def nicoffload_profiles() -> Sequence[Traversable]:
-    """Return the profile of the software NIC."""
-    return (files(__name__).joinpath("profiles/softnic.json"),)
+    """Return the profiles of the software NIC, one a data path."""
+    folder = files(__name__).joinpath("profiles")
+    return (folder.joinpath("softnic.json"), folder.joinpath("softnic_u32.json"))
 
 
 @hookimpl

@@ -19,10 +19,12 @@ class Targets:
     Args:
         vfs: How many VFs exist.
         device: For errors.
+        source: What carries actions out, for errors.
     """
 
     vfs: int
     device: str
+    source: str = "softnic.bpf.c: forward"
 
 
 def encode(actions: tuple[Action, ...], targets: Targets) -> Encoded:
@@ -92,7 +94,7 @@ def _unsupported(what: str, index: int, targets: Targets, accepted: str) -> NicO
         path=f"/actions/{index}",
         message=f"the data path has no {what}",
         accepted=accepted,
-        source="softnic.bpf.c: forward",
+        source=targets.source,
     )
     return NotSupportedError(
         "the rule's actions can't be carried out",

@@ -16,7 +16,10 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="1 to 8 of a-z and 0-9")
     parser.add_argument("--vfs", type=int, default=4, metavar="N", help="how many VFs, 0 to 128; default 4")
     parser.add_argument(
-        "--rows", type=int, default=65_536, metavar="R", help="rules that its table holds; default 65536"
+        "--rows",
+        type=int,
+        metavar="R",
+        help="rules that its table holds; default 65536, and with the data path u32 4095, which is its most",
     )
     parser.add_argument(
         "--link-bps",
@@ -24,13 +27,22 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="speed of its port in bit/s, shared by the VFs; without it nothing slows them down",
     )
+    parser.add_argument(
+        "--data-path",
+        choices=("auto", "ebpf", "u32"),
+        default="auto",
+        help="how packets go through it; default auto: ebpf where the kernel has it, else u32, which can do less",
+    )
 
 
 def _create(args: argparse.Namespace, context: OpenContext) -> CommandAnswer:
     from nicoffload_softnic import build  # noqa: PLC0415 - naming the commands must not load NumPy
 
-    build.create(
-        context.kernel, build.Wanted(name=args.name, vfs=args.vfs, rows=args.rows, link_bps=args.link_bps)
+    made = build.create(
+        context.kernel,
+        build.Wanted(
+            name=args.name, vfs=args.vfs, rows=args.rows, link_bps=args.link_bps, data_path=args.data_path
+        ),
     )
     devices = [
         (names.wire(args.name), "the wire: the other end of the uplink"),
@@ -42,7 +54,10 @@ def _create(args: argparse.Namespace, context: OpenContext) -> CommandAnswer:
             (names.representor(args.name, index), f"representor of VF {index}: for the virtual switch")
         )
     return CommandAnswer(
-        lines=(f"{names.PREFIX}{args.name} is made; its devices are down:",),
+        lines=(
+            f"{names.PREFIX}{args.name} is made; its devices are down:",
+            f"Its data path is {made.data_path}: {made.why}.",
+        ),
         columns=("device", "what_it_is"),
         rows=tuple(devices),
     )
@@ -67,12 +82,12 @@ def _list(_args: argparse.Namespace, context: OpenContext) -> CommandAnswer:
     from nicoffload_softnic import build  # noqa: PLC0415
 
     rows = tuple(
-        (names.PREFIX + one.name, one.vfs, one.in_use, one.rows, one.problem or "ok")
+        (names.PREFIX + one.name, one.data_path, one.vfs, one.in_use, one.rows, one.problem or "ok")
         for one in build.find_all(context.kernel)
     )
     return CommandAnswer(
         lines=() if rows else ("There is no software NIC. Make one: nicoffload soft create lab0",),
-        columns=("name", "vfs", "rules", "rows", "state"),
+        columns=("name", "data_path", "vfs", "rules", "rows", "state"),
         rows=rows,
     )
 

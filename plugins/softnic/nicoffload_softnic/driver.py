@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from nicoffload.driver import Driver, Placement, Statistics
+from nicoffload.driver import Driver, FlowFilters, Placement, Statistics
 from nicoffload.driver.capabilities import Probed, answers
-from nicoffload.model import (
-    ByteBasis,
-    Capability,
-    CounterFacts,
-    DeviceInfo,
-    TrafficStats,
-    format_switch_port,
-)
+from nicoffload.model import Capability, DeviceInfo, TrafficStats
 from nicoffload.profiles.types import NicProfile
-from nicoffload_softnic import layout, names, shaper
-from nicoffload_softnic.device import SoftDevice
-from nicoffload_softnic.flows import SoftFlows
+from nicoffload_softnic import names
 from nicoffload_softnic.functions import SoftFunctions
+from nicoffload_softnic.path import DataPath
 from nicoffload_softnic.rates import SoftRates
+from nicoffload_softnic.wire import WireUpkeep
 
 
 class SoftDriver(Driver):
     """One open software NIC.
 
     Args:
-        device: The NIC.
+        device: The NIC's data path.
         profile: Its profile.
         info: Its name.
         monotonic_s: Its clock.
     """
 
     def __init__(
-        self, device: SoftDevice, profile: NicProfile, info: DeviceInfo, monotonic_s: Callable[[], float]
+        self, device: DataPath, profile: NicProfile, info: DeviceInfo, monotonic_s: Callable[[], float]
     ) -> None:
         self.device = device
         self._profile = profile
         self._info = info
-        self.flow_filters: SoftFlows = SoftFlows(device, profile.tables[0], monotonic_s)
-        self.virtual_functions: SoftFunctions = SoftFunctions(device)
-        self.rates = SoftRates(device)
+        self.flow_filters: FlowFilters = device.flow_filters(profile.tables[0], monotonic_s)
+        self.virtual_functions: SoftFunctions = SoftFunctions(device, profile)
+        self.rates = SoftRates(device, profile)
         self.statistics = SoftStatistics(device)
+        self.upkeep: WireUpkeep = WireUpkeep(device)
 
     @property
     def info(self) -> DeviceInfo:
@@ -72,37 +66,21 @@ class SoftDriver(Driver):
 
     def close(self) -> None:
         """Let go of the NIC; its rules and its packets go on."""
+        self.upkeep.close()
         self.device.close()
 
 
 class SoftStatistics(Statistics):
-    """Counters of the uplink, the PF and the VFs, from the data path's memory.
+    """Counters of the uplink, the PF and the VFs.
 
     Args:
-        device: The NIC.
+        path: The NIC's data path.
     """
 
-    def __init__(self, device: SoftDevice) -> None:
-        self._device = device
+    def __init__(self, path: DataPath) -> None:
+        self._path = path
 
     def read(self) -> Sequence[TrafficStats]:
         """Return the counters."""
-        device = self._device
-        device.check_alive()
-        queued = shaper.dropped(device) if shaper.is_active(device) else {}
-        return [self._row(number, queued) for number in range(layout.FIRST_VF + device.vfs)]
-
-    def _row(self, number: int, queued: Mapping[int, int]) -> TrafficStats:
-        device = self._device
-        port = device.port(number)
-        column = device.traffic[:, number]
-        values = {name: int(column[name].sum()) for name in layout.TRAFFIC_VALUES}
-        if number >= layout.FIRST_VF:
-            values["tx_dropped"] += queued.get(int(port["class_id"]), 0)
-        kind = "port" if number == layout.UPLINK else "vf"
-        return TrafficStats(
-            name=format_switch_port(number),
-            epoch=int(port["spare"][0]),
-            facts=CounterFacts(source=f"nic:{kind}", byte_basis=ByteBasis.L2),
-            **values,
-        )
+        self._path.check_alive()
+        return self._path.counts()

@@ -9,10 +9,9 @@ from nicoffload.errors import AccessDeniedError
 from nicoffload.model import DeviceInfo
 from nicoffload.profiles.types import NicProfile
 from nicoffload_softnic import build, names
-from nicoffload_softnic.device import open_device
 from nicoffload_softnic.driver import SoftDriver
-
-FAMILY = "softnic"
+from nicoffload_softnic.finding import open_path
+from nicoffload_softnic.wire import raise_links
 
 
 class SoftFactory(DriverFactory):
@@ -24,8 +23,7 @@ class SoftFactory(DriverFactory):
             found = build.find_all(context.kernel)
         except AccessDeniedError:
             return []
-        profile = context.profiles.get(FAMILY)
-        return [make_info(one.name, profile) for one in found if not one.problem]
+        return [make_info(one.name, context.profiles.get(one.family)) for one in found if not one.problem]
 
     def claims(self, name: str) -> bool:
         """Tell whether a name is a software NIC's."""
@@ -40,8 +38,9 @@ class SoftFactory(DriverFactory):
             AccessDeniedError: The process may not.
         """
         short = names.checked(name.removeprefix(names.PREFIX))
-        profile = context.profiles.get(FAMILY)
-        device = open_device(context.kernel, short)
+        device = open_path(context.kernel, short)
+        profile = context.profiles.get(device.family)
+        raise_links(device)
         return SoftDriver(device, profile, make_info(short, profile), context.monotonic_s)
 
 

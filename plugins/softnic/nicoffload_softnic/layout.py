@@ -77,6 +77,9 @@ RECORD = np.dtype(
 RECORD_PRIORITY, RECORD_COUNT, RECORD_MIRROR_LAST = 1, 2, 4
 """Flags of a record: the rule has a priority; it asked for a counter; it mirrors behind the fate, not before."""
 
+U32_EPOCHS = 0x7FF
+"""Bits of a counter's epoch that a filter of u32 keeps."""
+
 
 def ifindex_of(port: int) -> int:
     """Return the number of a port's inner end in the NIC's namespace."""
@@ -86,3 +89,8 @@ def ifindex_of(port: int) -> int:
 def representor_of(port: int) -> int:
     """Return the number of the inner end of a VF's representor."""
     return FIRST_IFINDEX + 2 * port + 1
+
+
+def port_of(ifindex: int) -> int:
+    """Return the port of an inner end; the inverse of `ifindex_of`."""
+    return (ifindex - FIRST_IFINDEX) // 2

@@ -8,8 +8,8 @@ from nicoffload.errors import NicOffloadError
 from nicoffload.kernel.tc import htb
 from nicoffload_softnic import layout
 from nicoffload_softnic.device import SoftDevice
+from nicoffload_softnic.path import DEFAULT_LINK_BPS
 
-DEFAULT_LINK_BPS = 10_000_000_000
 _HANDLE = 1 << 16
 _ROOT_CLASS = _HANDLE | 1
 _GSO_BYTES = 65_536
@@ -25,13 +25,13 @@ _SMALLEST_BPS = 8_000
 
 def link_bps(device: SoftDevice) -> int:
     """Return the speed of the port that VFs share."""
-    return int(device.config["link_bps"]) or DEFAULT_LINK_BPS
+    return device.link_bps or DEFAULT_LINK_BPS
 
 
 def is_needed(device: SoftDevice) -> bool:
     """Tell whether anything limits what VFs send: a speed of the port that was asked for, or a rate of a VF."""
     ports = [device.port(layout.FIRST_VF + index) for index in range(device.vfs)]
-    return bool(device.config["link_bps"]) or any(port["min_tx_bps"] or port["max_tx_bps"] for port in ports)
+    return bool(device.link_bps) or any(port["min_tx_bps"] or port["max_tx_bps"] for port in ports)
 
 
 def is_active(device: SoftDevice) -> bool:

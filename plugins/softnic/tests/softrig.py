@@ -25,10 +25,15 @@ _NUMBERS = itertools.count()
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian keeps ip, and where not every root looks
 
 
-def skip_without_root():
-    """Skip the module that calls this as it is imported, where namespaces or eBPF are not to be had."""
+def skip_without_namespaces():
+    """Skip the module that calls this as it is imported, where namespaces are not to be had."""
     if os.geteuid() != 0 or shutil.which("ip", path=_PATH) is None:
         pytest.skip("needs root and iproute2, for network namespaces", allow_module_level=True)
+
+
+def skip_without_root():
+    """Skip the module that calls this as it is imported, where namespaces or eBPF are not to be had."""
+    skip_without_namespaces()
     try:
         require_bpf(LinuxKernel())
     except NicOffloadError as cause:
@@ -129,7 +134,7 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(state_dir, *, vfs=2, rows=1000, link_bps=None):
+def rig(state_dir, *, vfs=2, rows=1000, link_bps=None, data_path="ebpf"):
     name = f"t{os.getpid() % 100000:x}{next(_NUMBERS) % 100}"[:8]
     kernel = LinuxKernel()
     made = Rig(name=name, vms=[f"{name}-vm{index}" for index in range(vfs)], state_dir=state_dir)
@@ -140,7 +145,8 @@ def rig(state_dir, *, vfs=2, rows=1000, link_bps=None):
             run(f"ip netns exec {namespace} sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
             run(f"ip netns exec {namespace} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
         with kernel.namespace(f"/run/netns/{made.home}"):
-            build.create(kernel, build.Wanted(name=name, vfs=vfs, rows=rows, link_bps=link_bps))
+            wanted = build.Wanted(name=name, vfs=vfs, rows=rows, link_bps=link_bps, data_path=data_path)
+            build.create(kernel, wanted)
             stack.callback(destroy_if_there, kernel, name)
             for index, vm in enumerate(made.vms):
                 run(f"ip link set dev {names.vf(name, index)} netns {vm}")
@@ -159,11 +165,10 @@ def rig(state_dir, *, vfs=2, rows=1000, link_bps=None):
 def reset_settings(nic):
     """Give every VF the settings of a new one."""
     count = len(nic.vfs())
+    vlan = VlanTag(vid=0) if nic.profile.vf.vlan.supported == "yes" else None
     nic.configure_vfs(
         [
-            VfConfig(
-                vf=vf, mac=0, vlan=VlanTag(vid=0), spoof_check=True, trust=False, link_state=LinkState.AUTO
-            )
+            VfConfig(vf=vf, mac=0, vlan=vlan, spoof_check=True, trust=False, link_state=LinkState.AUTO)
             for vf in range(count)
         ]
     )

@@ -1,0 +1,449 @@
+"""The data path without eBPF: real packets, counters against what was sent, capacity, guards, limits and crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import softrig
+from packets import MACS, arp, ip4, ip6
+
+from nicoffload import load_registry
+from nicoffload.driver import Placement
+from nicoffload.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    NotSupportedError,
+    Reason,
+    ResourceExhaustedError,
+)
+from nicoffload.kernel.linux import LinuxKernel
+from nicoffload.model import (
+    Count,
+    Drop,
+    FlowRule,
+    LinkState,
+    Match,
+    Mirror,
+    RateLimit,
+    ToPf,
+    ToUplink,
+    ToVf,
+    VfConfig,
+    VlanTag,
+)
+from nicoffload_softnic import build, names
+from nicoffload_softnic.commands import COMMANDS
+
+softrig.skip_without_namespaces()
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("softnic")]
+
+TAG = (0x8100, 100)
+
+
+@pytest.fixture(scope="module")
+def softnic(tmp_path_factory):
+    with softrig.rig(tmp_path_factory.mktemp("state"), data_path="u32") as made:
+        yield made
+
+
+def rule(actions, *, priority=None, **match):
+    actions = actions if isinstance(actions, tuple) else (actions,)
+    return FlowRule(match=Match.of(**match), actions=actions, priority=priority)
+
+
+def exact(proto=17, **changes):
+    values = {
+        "ipv4_src": "192.0.2.1",
+        "ipv4_dst": "10.0.0.1",
+        "ip_proto": proto,
+        "tp_src": 1000,
+        "tp_dst": 2000,
+    }
+    return values | changes
+
+
+def driver_of(rig):
+    """Return the open NIC; the caller closes it."""
+    return load_registry(only=["softnic"]).open(rig.nic_name)
+
+
+@pytest.fixture
+def driver(softnic, nic):
+    opened = driver_of(softnic)
+    yield opened
+    opened.close()
+
+
+def placed(rules):
+    return [Placement(rule=each, table="flows", flow_type="udp4") for each in rules]
+
+
+CASES = {
+    "five-tuple": (exact(), ip4()),
+    "tcp": (exact(6), ip4(proto=6, payload=b"y" * 40)),
+    "sctp": (exact(132), ip4(proto=132)),
+    "masked address": ({"ipv4_dst": "10.0.0.0/8"}, ip4()),
+    "tagged, tag not compared": (exact(), ip4(tags=[TAG])),
+    "ipv6": ({"ipv6_dst": "2001:db8::2", "ip_proto": 17, "tp_dst": 2000}, ip6()),
+    "ipv6 prefix": ({"ipv6_src": "2001:db8::/32"}, ip6()),
+    "mac": ({"eth_dst": "02:00:00:00:01:01"}, arp()),
+    "masked mac": ({"eth_src": "02:00:00:00:00:00/ff:ff:ff:00:00:00"}, arp()),
+    "ethernet type": ({"eth_type": 0x0806}, arp()),
+    "tos": ({"eth_type": 0x0800, "ip_tos": 0xB8}, ip4(tos=0xB8)),
+    "ttl": ({"eth_type": 0x0800, "ip_ttl": 9}, ip4(ttl=9)),
+    "address behind options": ({"ipv4_dst": "10.0.0.1"}, ip4(options=b"\1\1\1\0")),
+    "ports under a mask": (exact(tp_dst="0x7d0/0xfff0"), ip4(dport=2005)),
+    "icmp": ({"eth_type": 0x0800, "ip_proto": 1, "icmp_type": 3, "icmp_code": 0xE8}, ip4(proto=1)),
+    "later fragment by address": ({"ipv4_dst": "10.0.0.1"}, ip4(frag=0x2005)),
+    "nothing compared": ({}, arp()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_packet_that_matches_reaches_the_vf_whole_and_is_counted_once(softnic, nic, name):
+    match, frame = CASES[name]
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    counted = nic.flow_stats([added.rule.rule_id]).row(0)
+    behind_tag = len(frame) - 14 - (4 if "tagged" in name else 0)
+    assert (counted.packets, counted.bytes) == (1, behind_tag)
+    assert counted.last_used_ns is not None
+    (installed,) = nic.flows()
+    assert installed.rule == added.rule
+
+
+MISSES = {
+    "another port": (exact(tp_dst=2001), ip4()),
+    "another protocol": (exact(6), ip4()),
+    "another address": (exact(ipv4_dst="10.0.0.2"), ip4()),
+    "ip options before ports": (exact(), ip4(options=b"\1\1\1\0")),
+    "later fragment has no ports": (exact(), ip4(frag=0x2005)),
+    "ipv6 is not ipv4": ({"ipv4_dst": "0.0.0.0/1"}, ip6()),
+    "another mac": ({"eth_dst": "02:00:00:00:01:02"}, arp()),
+    "too short for its header": ({"ipv4_dst": "10.0.0.1"}, ip4()[:30]),
+}
+
+
+@pytest.mark.parametrize("name", MISSES)
+def test_a_packet_that_does_not_match_leaves_by_the_pf(softnic, nic, name):
+    match, frame = MISSES[name]
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
+    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
+    assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 0
+
+
+def test_what_no_rule_takes_goes_between_a_port_and_its_representor(softnic, nic):
+    frame = ip4()
+    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
+    assert softnic.sent_and_seen("pf", frame) == {"wire": [frame]}
+    assert softnic.sent_and_seen("vf0", frame) == {"r0": [frame]}
+    assert softnic.sent_and_seen("r0", frame) == {"vf0": [frame]}
+
+
+@pytest.mark.parametrize(
+    ("port", "in_port", "action", "out"),
+    [
+        ("vf0", "vf:0", ToUplink(), "wire"),
+        ("vf0", "vf:0", ToVf(vf=1), "vf1"),
+        ("vf0", "vf:0", ToPf(), "pf"),
+        ("pf", "pf", ToVf(vf=0), "vf0"),
+        ("wire", "uplink", ToPf(), "pf"),
+        ("wire", None, ToUplink(), "wire"),
+    ],
+)
+def test_every_port_can_be_a_source_and_a_target(softnic, nic, port, in_port, action, out):
+    frame = ip4()
+    nic.add_flows([rule(action, in_port=in_port, ipv4_dst="10.0.0.1")])
+    assert softnic.sent_and_seen(port, frame) == {out: [frame]}
+    assert [each.rule.match for each in nic.flows()] == [Match.of(in_port=in_port, ipv4_dst="10.0.0.1")]
+
+
+def test_drop_and_mirror(softnic, nic):
+    frame = ip4()
+    (dropping,) = nic.add_flows([rule((Drop(), Count()), **exact())]).installed
+    assert softnic.sent_and_seen("wire", frame) == {}
+    assert nic.flow_stats([dropping.rule.rule_id]).row(0).packets == 1
+    nic.remove_flows([dropping.rule.rule_id])
+    made = [rule((Mirror(port=3), ToVf(vf=0)), **exact()), rule((ToPf(), Mirror(port=2)), eth_type=0x0806)]
+    nic.add_flows(made)
+    assert softnic.sent_and_seen("wire", frame) == {"vf0": [frame], "vf1": [frame]}
+    assert {each.rule for each in nic.flows()} == set(made)
+
+
+def test_the_higher_priority_wins_and_of_equal_ones_the_older_class(softnic, nic):
+    frame = ip4()
+    nic.add_flows([rule(ToVf(vf=0), priority=10, ipv4_dst="10.0.0.1")])
+    nic.add_flows([rule(ToVf(vf=1), priority=20, ipv4_src="192.0.2.1")])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    nic.add_flows([rule(Drop(), priority=20, eth_type=0x0800)])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    nic.add_flows([rule(ToPf(), priority=0xFFFF, eth_type=0x0800, ip_proto=17)])
+    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
+
+
+def test_counters_are_exactly_what_was_sent(softnic, nic):
+    chooser = random.Random(7)
+    sent = {}
+    added = nic.add_flows(
+        [
+            rule(ToVf(vf=at % 2), **exact(ipv4_src=0xC000_0200 + at // 4, tp_src=1000 + at % 4))
+            for at in range(200)
+        ]
+    ).installed
+    for _ in range(800):
+        at, size = chooser.randrange(200), chooser.randrange(18, 1400)
+        frame = ip4(src=f"192.0.2.{at // 4}", sport=1000 + at % 4, payload=b"z" * size)
+        softnic.send("wire", frame)
+        packets, octets = sent.get(at, (0, 0))
+        sent[at] = (packets + 1, octets + len(frame) - 14)
+    softnic.sent_and_seen("wire", ip4(src="198.51.100.1"))  # what was sent before has arrived then
+    counters = nic.flow_stats([each.rule.rule_id for each in added])
+    found = {at: (int(counters.packets[at]), int(counters.bytes[at])) for at in range(200)}
+    assert found == {at: sent.get(at, (0, 0)) for at in range(200)}
+
+
+def test_a_table_is_full_at_exactly_its_rows_though_all_are_in_one_bucket(tmp_path):
+    with (
+        softrig.rig(tmp_path, vfs=1, rows=4095, data_path="u32") as rig,
+        contextlib.closing(driver_of(rig)) as driver,
+    ):
+        filters = driver.flow_filters
+        made = [rule(ToVf(vf=0), ipv4_dst=at << 8 | 7) for at in range(0x0A_0000, 0x0A_0000 + 4100)]
+        outcomes = filters.create_many(placed(made))
+        refused = [one for one in outcomes if isinstance(one, Exception)]
+        assert [isinstance(one, Exception) for one in outcomes] == [False] * 4095 + [True] * 5
+        assert {type(one) for one in refused} == {ResourceExhaustedError}
+        assert (refused[0].limit, refused[0].in_use) == (4095, 4095)
+        assert filters.tables()[0].in_use == len(filters.dump()) == 4095
+        frame = ip4(dst="10.0.5.7")
+        assert rig.sent_and_seen("wire", frame) == {"vf0": [frame]}
+        assert filters.destroy_many(outcomes[:1]) == [None]
+        (again,) = filters.create_many(placed([rule(ToVf(vf=0), **exact())]))
+        assert not isinstance(again, Exception)
+
+
+def test_the_same_match_twice_and_a_field_that_u32_lacks_are_refused(driver):
+    filters = driver.flow_filters
+    first = rule(ToVf(vf=0), **exact())
+    twin = rule(ToVf(vf=1), **exact())
+    same_id = FlowRule(match=Match.of(**exact(tp_src=1)), actions=first.actions, rule_id=first.rule_id)
+    tagged = rule(ToVf(vf=0), **exact(vlan_vid=5))
+    outcomes = filters.create_many(placed([first, twin, same_id, tagged]))
+    assert [type(one) for one in outcomes[1:]] == [ConflictError, ConflictError, NotSupportedError]
+    assert outcomes[3].path == "/match/vlan_vid"
+    assert filters.destroy_many([outcomes[0]]) == [None]
+    (answer,) = filters.destroy_many([outcomes[0]])
+    assert isinstance(answer, NotFoundError)
+
+
+def test_the_33rd_class_is_refused_and_an_empty_one_makes_room(driver):
+    filters = driver.flow_filters
+    made = [rule(ToVf(vf=0), eth_type=0x0800, ipv4_dst=f"10.0.0.0/{bits}") for bits in range(1, 33)]
+    outcomes = filters.create_many(placed(made))
+    assert not any(isinstance(one, Exception) for one in outcomes)
+    (refused,) = filters.create_many(placed([rule(ToVf(vf=0), **exact())]))
+    assert isinstance(refused, ResourceExhaustedError)
+    filters.destroy_many(outcomes[:1])
+    (taken,) = filters.create_many(placed([rule(ToVf(vf=0), **exact())]))
+    assert not isinstance(taken, Exception)
+    filters.destroy_many([*outcomes[1:], taken])
+
+
+def configure(nic, **settings):
+    nic.configure_vfs([VfConfig(vf=0, **settings)])
+
+
+def dropped(nic, which):
+    return next(getattr(each, which) for each in nic.stats() if each.name == "vf:0")
+
+
+def test_spoof_check_drops_a_foreign_source(softnic, nic):
+    configure(nic, mac=MACS["src"], spoof_check=True)
+    assert softnic.sent_and_seen("vf0", ip4()) == {"r0": [ip4()]}
+    before = dropped(nic, "tx_dropped")
+    for bit in range(48):
+        foreign = MACS["src"] ^ 1 << bit
+        assert softnic.sent_and_seen("vf0", ip4()[:6] + foreign.to_bytes(6, "big") + ip4()[12:]) == {}
+    assert dropped(nic, "tx_dropped") == before + 48
+    configure(nic, spoof_check=False)
+    forged = ip4()[:6] + b"\2\0\0\0\0\x99" + ip4()[12:]
+    assert softnic.sent_and_seen("vf0", forged) == {"r0": [forged]}
+
+
+def test_the_address_filter_lets_through_its_own_and_groups_unless_trusted(softnic, nic):
+    mac = 0x02_00_00_00_00_77
+    configure(nic, mac=mac)
+    nic.add_flows([rule(ToVf(vf=0), eth_type=0x0806)])
+    mine, group = arp(dst=mac), arp(dst=0xFFFF_FFFF_FFFF)
+    assert softnic.sent_and_seen("wire", mine) == {"vf0": [mine]}
+    assert softnic.sent_and_seen("wire", group) == {"vf0": [group]}
+    before = dropped(nic, "rx_dropped")
+    foreign = [arp(dst=mac ^ 1 << bit) for bit in range(48) if bit != 40]  # bit 40 is that of groups
+    assert [softnic.sent_and_seen("wire", frame) for frame in foreign] == [{}] * 47
+    assert dropped(nic, "rx_dropped") == before + 47
+    configure(nic, trust=True)
+    assert softnic.sent_and_seen("wire", foreign[0]) == {"vf0": [foreign[0]]}
+
+
+def test_a_reset_keeps_rules_and_guards(tmp_path):
+    with (
+        softrig.rig(tmp_path, data_path="u32") as rig,
+        rig.open() as nic,
+        contextlib.closing(driver_of(rig)) as driver,
+    ):
+        frame, mine = ip4(), arp(dst=MACS["src"])
+        to_it = rule(ToVf(vf=1), eth_dst=MACS["src"])
+        nic.add_flows([rule(ToUplink(), in_port="vf:1", ipv4_dst="10.0.0.1"), to_it])
+        nic.configure_vfs([VfConfig(vf=1, mac=MACS["src"])])
+        epoch = nic.flow_stats([to_it.rule_id]).row(0).epoch
+        with LinuxKernel().namespace(f"/run/netns/{rig.home}"):
+            driver.virtual_functions.reset(1)
+        ifname = names.vf(rig.name, 1)
+        softrig.run(f"ip -n {rig.home} link set dev {ifname} netns {rig.vms[1]}")
+        softrig.run(f"ip -n {rig.vms[1]} link set dev {ifname} up")
+        rig.taps["vf1"].close()
+        with contextlib.closing(softrig.Tap(rig.vms[1], ifname)) as tap:
+            rig.taps["vf1"] = tap
+            assert rig.sent_and_seen("vf1", frame) == {"wire": [frame]}
+            assert rig.sent_and_seen("vf1", frame[:6] + b"\2\0\0\0\0\x99" + frame[12:]) == {}
+            assert rig.sent_and_seen("r1", mine) == {"vf1": [mine]}
+            assert rig.sent_and_seen("r1", arp()) == {}
+            assert rig.sent_and_seen("wire", mine) == {"vf1": [mine]}
+        counted = nic.flow_stats([to_it.rule_id]).row(0)
+        assert counted.packets == 1
+        assert counted.epoch != epoch
+
+
+def test_what_it_lacks_is_refused_with_the_reason(softnic, nic):
+    for call in (
+        lambda: configure(nic, vlan=VlanTag(vid=5)),
+        lambda: nic.set_rates({0: RateLimit(min_tx_bps=1_000_000)}),
+        lambda: nic.add_flows([rule(ToVf(vf=0), vlan_vid=5)]),
+    ):
+        with pytest.raises(NotSupportedError) as caught:
+            call()
+        assert all(isinstance(reason, Reason) and reason.message for reason in caught.value.reasons)
+    support = {one.name: one.support.value for one in nic.capabilities()}
+    assert (support["vf.vlan"], support["rates.min_tx"], support["rates.max_tx"]) == ("no", "no", "yes")
+
+
+def test_a_limit_holds_for_what_a_vf_sends_whichever_way_it_leaves(tmp_path):
+    with softrig.rig(tmp_path, data_path="u32") as rig, rig.open() as nic:
+        frame = ip4(payload=b"z" * 1400)
+        nic.add_flows([rule(ToUplink(), in_port="vf:0", ipv4_dst="10.0.0.1")])
+        nic.set_rates({0: RateLimit(max_tx_bps=100_000)})
+        ways, sent = [frame, ip4(dst="10.0.0.2", payload=b"z" * 1400)], 0
+        for at in range(400):  # 577 kB; 65 kB may go at once, and more only in five seconds each
+            with contextlib.suppress(BlockingIOError):  # the socket's memory is full of what waits
+                rig.send("vf0", ways[at % 2])
+                sent += 1
+        by_wire, by_representor = (len(rig.taps[tap].frames()) for tap in ("wire", "r0"))
+        assert 0 < by_wire < sent
+        assert 0 < by_representor < sent
+        assert by_wire + by_representor < min(sent, 150)
+        assert rig.sent_and_seen("vf1", frame) == {"r1": [frame]}
+
+
+def test_a_link_that_is_disabled_carries_nothing(softnic, nic):
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
+    configure(nic, link_state=LinkState.DISABLE)
+    assert "NO-CARRIER" in softrig.run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
+    assert softnic.sent_and_seen("wire", ip4()) == {}
+    configure(nic, link_state=LinkState.AUTO)
+    assert softnic.sent_and_seen("wire", ip4()) == {"vf0": [ip4()]}
+
+
+@pytest.mark.parametrize("after", [0, 3, 20])
+def test_killed_at_any_time_packets_flow_and_the_next_open_has_all(tmp_path, after):
+    with softrig.rig(tmp_path / "state", vfs=1, rows=2000, data_path="u32") as rig:
+        with rig.open() as nic:
+            nic.add_flows([rule(ToVf(vf=0), ipv4_src="192.0.2.250", ip_proto=17)])
+        code = f"""
+            from nicoffload import open_nic
+            from nicoffload.model import FlowRule, Match, ToVf
+            nic = open_nic({rig.nic_name!r}, state_dir={str(rig.state_dir)!r})
+            print("ready", flush=True)
+            for number in range(100000):
+                rules = [
+                    FlowRule(
+                        match=Match.of(ipv4_dst=0x14000000 + number * 16 + at, tp_dst=at, ip_proto=6),
+                        actions=(ToVf(vf=0),),
+                        priority=at % 3,
+                    )
+                    for at in range(16)
+                ]
+                added = nic.add_flows(rules).installed
+                print("added", flush=True)
+                if number % 2:
+                    nic.remove_flows([each.rule.rule_id for each in added])
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            for _ in range(1 + after):
+                assert child.stdout.readline()
+            child.send_signal(signal.SIGKILL)
+        frame = ip4(src="192.0.2.250")
+        assert rig.sent_and_seen("wire", frame) == {"vf0": [frame]}
+        with rig.open() as nic:
+            assert nic.recovery.problems == nic.recovery.missing == nic.recovery.unaccounted == ()
+            flows = nic.flows()
+            assert len(flows) % 16 == 1
+            assert all(each.ours for each in flows)
+            nic.remove_flows([each.rule.rule_id for each in flows])
+            assert nic.flows() == ()
+        assert rig.sent_and_seen("wire", frame) == {"pf": [frame]}
+        assert "link" not in softrig.run(f"ip netns exec nicsoft-{rig.name} tc filter show dev up ingress")
+
+
+def test_two_processes_see_each_others_rules(softnic, nic):
+    here = driver_of(softnic)
+    there = driver_of(softnic)
+    assert here.flow_filters.tables()[0].in_use == 0
+    (ref,) = there.flow_filters.create_many(placed([rule(ToVf(vf=0), **exact())]))
+    assert here.flow_filters.tables()[0].in_use == 1
+    assert here.flow_filters.destroy_many([ref]) == [None]
+    assert there.flow_filters.tables()[0].in_use == 0
+    for driver in (here, there):
+        driver.close()
+
+
+class NoBpf(LinuxKernel):
+    """This kernel, as one without bpf(2)."""
+
+    def bpf(self, command, attributes):
+        raise OSError(38, f"no command {command}")
+
+
+@pytest.mark.parametrize(("kernel", "taken"), [(NoBpf(), "u32"), (LinuxKernel(), "ebpf")])
+def test_auto_takes_ebpf_where_it_works_and_says_why(tmp_path, kernel, taken):
+    if taken == "ebpf":
+        softrig.skip_without_root()
+    with softrig.rig(tmp_path, vfs=0, data_path="u32") as rig:
+        build.destroy(kernel, rig.name)
+        made = build.create(kernel, build.Wanted(name=rig.name, vfs=1))
+        assert made.data_path == taken
+        assert "eBPF" in made.why
+        (found,) = [one for one in build.find_all(kernel) if one.name == rig.name]
+        assert (found.data_path, found.rows, found.problem) == (
+            taken,
+            {"u32": 4095, "ebpf": 65_536}[taken],
+            "",
+        )
+
+
+def test_a_table_larger_than_u32_has_is_refused_and_makes_nothing():
+    kernel = LinuxKernel()
+    before = kernel.namespaces()
+    with pytest.raises(InvalidRequestError, match="4095"):
+        build.create(kernel, build.Wanted(name="wrong1", rows=4096, data_path="u32"))
+    with pytest.raises(InvalidRequestError, match="no data path"):
+        build.create(kernel, build.Wanted(name="wrong1", data_path="xdp"))
+    assert kernel.namespaces() == before
+    assert {command.name for command in COMMANDS} == {"create", "destroy", "list"}
