@@ -9,7 +9,7 @@ from nicoffload.testing.emulator.config import Config
 from nicoffload.testing.fake_kernel import FakeNic
 
 PROFILES = load_registry().profiles
-FAMILIES = [name for name in PROFILES.families() if name not in {"netdevsim", "softnic"}]
+FAMILIES = [name for name in PROFILES.families() if name not in {"netdevsim", "softnic", "softnic_u32"}]
 """Those of the PCI bus."""
 PF = "0000:03:00.0"
 

@@ -25,7 +25,7 @@ from nicoffload_softnic.u32.places import ALL, GUARD_PREF, SHAPER_PREF, SINK, ho
 _HTB = 1 << 16
 _HTB_CLASS = _HTB | 1
 _GSO_BYTES = 65_536
-_TURNS_PER_S = 1000
+_TURNS_PER_S = 250
 _UNICAST = U32Key(words.ETH_DST_HIGH, 0x0100, 0)
 _MIRRORED = (("rx_packets", "tx_packets"), ("rx_bytes", "tx_bytes"))
 
@@ -249,7 +249,12 @@ def limit(netlink: Netlink, ifindex: int, most_bps: int) -> None:
         htb.add_htb(netlink, ifindex, _HTB, _HTB_CLASS & 0xFFFF)
     burst = max(_GSO_BYTES, most_bps // 8 // _TURNS_PER_S)
     one = htb.HtbClass(
-        class_id=_HTB_CLASS, parent=_HTB, rate_bps=most_bps, ceil_bps=most_bps, burst_bytes=burst
+        class_id=_HTB_CLASS,
+        parent=_HTB,
+        rate_bps=most_bps,
+        ceil_bps=most_bps,
+        burst_bytes=burst,
+        ceil_burst_bytes=burst,
     )
     htb.set_class(netlink, ifindex, one)
 
