@@ -202,16 +202,19 @@ def bind(bench: Bench) -> None:
     """A VF is unbound, bound to its own driver or to vfio-pci, and unbound again, each twice; `states()` says so."""
     bench.need_vfs(1)
     drivers = [name for name in (bench.profile.vf_driver, "vfio-pci") if name]
-    usable = ""
+    usable, refused = "", ""
     for name in drivers:
         try:
             bench.retry.call(lambda name=name: bench.vfs.bind(0, name))  # type: ignore[misc]
-        except (NotFoundError, NotSupportedError):
+        except NotFoundError:
+            continue
+        except NotSupportedError as error:
+            refused = "; ".join(reason.message for reason in error.reasons) or error.message
             continue
         usable = name
         break
     if not usable:
-        bench.not_shown(f"this machine has none of the drivers {', '.join(drivers)}")
+        bench.not_shown(refused or f"this machine has none of the drivers {', '.join(drivers)}")
     for name in ("", usable, ""):
         for _ in range(2):
             bench.retry.call(lambda name=name: bench.vfs.bind(0, name))  # type: ignore[misc]
