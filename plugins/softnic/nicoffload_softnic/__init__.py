@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from nicoffload.driver import DriverFactory
-from nicoffload.hookspecs import PluginCommand, PluginDescription, hookimpl
+from nicoffload.hookspecs import PluginCommand, PluginDescription, hookimpl, profiles_of
 
 
 @hookimpl
@@ -21,8 +20,7 @@ def nicoffload_describe() -> PluginDescription:
 @hookimpl
 def nicoffload_profiles() -> Sequence[Traversable]:
     """Return the profiles of the software NIC, one a data path."""
-    folder = files(__name__).joinpath("profiles")
-    return (folder.joinpath("softnic.json"), folder.joinpath("softnic_u32.json"))
+    return profiles_of(__name__)
 
 
 @hookimpl

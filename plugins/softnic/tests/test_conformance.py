@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 import socket
+from pathlib import Path
 
 import pytest
 import softrig
