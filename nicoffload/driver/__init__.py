@@ -2,6 +2,7 @@
 
 from nicoffload.driver.contract import (
     API_VERSION,
+    Ahead,
     Delivery,
     Driver,
     DriverFactory,
@@ -24,6 +25,7 @@ from nicoffload.driver.contract import (
 
 __all__ = [
     "API_VERSION",
+    "Ahead",
     "Delivery",
     "Driver",
     "DriverFactory",

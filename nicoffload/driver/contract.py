@@ -126,6 +126,11 @@ class TableState:
         enable: What enabling it would cost, where `blocked` can be mended by `enable_table`; None where it can't.
         firmware_shapes: For mask model firmware_list: the field combinations that this device lists, each with the
             names of its flow type and fields; None where nobody can ask it, so that a rule shows when it is tried.
+        mode: Mode that enabling it puts the NIC's switch into; empty where it changes none.
+        enable_without_vfs: What enabling it would cost if no VF existed; None where more than VFs stands against it,
+            or nothing does.
+        on_each_vf: Whether VFs that are made come with what it needs turned off on their ports, so that it has to be
+            enabled again after their number changed.
     """
 
     table: Table
@@ -134,6 +139,22 @@ class TableState:
     blocked: tuple[Reason, ...] = ()
     enable: Disruption | None = None
     firmware_shapes: tuple[tuple[str, frozenset[str]], ...] | None = ()
+    mode: str = ""
+    enable_without_vfs: Disruption | None = None
+    on_each_vf: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """What of a NIC will have changed by the time that commands are run which are shown now.
+
+    Args:
+        vf_count: How many VFs will have been made anew; None where they stay as they are.
+        mode: Mode that its switch will be in; empty where that stays.
+    """
+
+    vf_count: int | None = None
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +217,23 @@ class FlowFilters(ABC):
             f"table {name} can't be enabled by software",
             capability=f"flow_filters.{name}",
             reasons=[Reason(code="table.fixed", path="", message="the driver has no switch for it")],
+        )
+
+    def mode(self) -> str:
+        """Return the mode of the NIC's switch; empty where it has none that could be changed. Changes nothing."""
+        return ""
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the switch: takes back what `enable_table` did to it. Repeatable.
+
+        Raises:
+            ConflictError: Something stands against it (rules, VFs).
+            NotSupportedError: The NIC has no such mode.
+        """
+        raise NotSupportedError(
+            f"the switch can't be put into {mode} mode",
+            capability="eswitch",
+            reasons=[Reason(code="eswitch.absent", path="", message="the driver has no modes of a switch")],
         )
 
 
@@ -364,6 +402,15 @@ class Driver(ABC):
 
         Raises:
             NicOffloadError: What was done can't be undone.
+        """
+
+    def look_ahead(self, ahead: Ahead) -> None:  # noqa: B027 - plugins whose commands depend on it override it
+        """Let the commands that are shown from now on be for a NIC as it will be. Changes nothing of the NIC.
+
+        What has no name yet is shown as a variable of the shell, after a command that finds the name.
+
+        Args:
+            ahead: What will have changed; holds until the next call.
         """
 
     # Of each: empty where there are none (an emulated NIC), or where no tool has words for it.

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Sequence
 
 from nicoffload.driver.capabilities import Probed, answers
-from nicoffload.driver.contract import Driver, Placement, RuleRef, TableState
+from nicoffload.driver.contract import Ahead, Driver, Placement, RuleRef, TableState
 from nicoffload.errors import NicOffloadError
 from nicoffload.kernel.link import read_link
 from nicoffload.kernel.tc import QueueStyle
+from nicoffload.linux.coming import Explainer
 from nicoffload.linux.flower import FlowerTables
 from nicoffload.linux.flows import LinuxFlows
 from nicoffload.linux.functions import LinuxFunctions
@@ -52,6 +53,7 @@ class LinuxDriver(Driver):
         self.rates = self.rate_control = rates
         self.statistics = self.counters = statistics
         self.upkeep = self._upkeep = upkeep
+        self._explainer = Explainer(nic.place.handle)
 
     @property
     def info(self) -> DeviceInfo:
@@ -94,9 +96,16 @@ class LinuxDriver(Driver):
                 observed = frozenset({"statistics.port"})
         return Probed(tables=tables, vf_limit=limit, mode=self.nic.eswitch_mode(), observed=observed)
 
+    def look_ahead(self, ahead: Ahead) -> None:
+        """Show commands from now on for the NIC as it will be."""
+        self.nic.ahead = ahead
+        self._explainer.forget()
+        if self.flows is not None:
+            self.flows.forget_shown()
+
     def equivalents(self, placement: Placement) -> Sequence[str]:
         """Return the `tc` or `ethtool` commands that install a rule."""
-        return self.flows.commands(placement) if self.flows is not None else ()
+        return self._explainer.explained(self.flows.commands(placement)) if self.flows is not None else ()
 
     def equivalents_of_removal(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
         """Return the `tc` or `ethtool` commands that remove rules."""
@@ -104,19 +113,31 @@ class LinuxDriver(Driver):
 
     def equivalents_of_table(self, name: str) -> Sequence[str]:
         """Return the `ethtool` commands that turn on what a table needs."""
-        return self.flows.enable_commands(name) if self.flows is not None else ()
+        return self._explainer.explained(self.flows.enable_commands(name)) if self.flows is not None else ()
 
     def equivalents_of_count(self, count: int) -> Sequence[str]:
         """Return the commands that make VFs."""
-        return self.functions.count_commands(count) if self.functions is not None else ()
+        return (
+            self._explainer.explained(self.functions.count_commands(count))
+            if self.functions is not None
+            else ()
+        )
 
     def equivalents_of_config(self, config: VfConfig) -> Sequence[str]:
         """Return the `ip` and `devlink` commands that set a VF."""
-        return self.functions.config_commands(config) if self.functions is not None else ()
+        return (
+            self._explainer.explained(self.functions.config_commands(config))
+            if self.functions is not None
+            else ()
+        )
 
     def equivalents_of_rate(self, vf: int, limit: RateLimit) -> Sequence[str]:
         """Return the `ip` or `devlink` command that sets a VF's rates."""
-        return self.rate_control.commands(vf, limit) if self.rate_control is not None else ()
+        return (
+            self._explainer.explained(self.rate_control.commands(vf, limit))
+            if self.rate_control is not None
+            else ()
+        )
 
     def close(self) -> None:
         """Stop listening for events, all that is held open between calls."""

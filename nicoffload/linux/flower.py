@@ -10,7 +10,7 @@ import numpy as np
 
 from nicoffload.driver.contract import InstalledRule, Outcome, Placement, RuleRef, TableState
 from nicoffload.errors import ConflictError, NicOffloadError, NotFoundError, NotSupportedError, Reason
-from nicoffload.kernel.features import set_feature
+from nicoffload.kernel.features import feature_command, set_feature
 from nicoffload.kernel.netlink import Netlink
 from nicoffload.kernel.seam import NETLINK_ROUTE
 from nicoffload.kernel.tc import (
@@ -30,6 +30,7 @@ from nicoffload.kernel.tc import (
     protocol_of_match,
     qdisc,
 )
+from nicoffload.linux.coming import COMING
 from nicoffload.linux.counting import CounterColumns, counter_facts
 from nicoffload.linux.filter_reading import FilterReader, Known
 from nicoffload.linux.hook_book import HookBook, Located
@@ -101,7 +102,8 @@ class FlowerTables(Mechanism):
         states = []
         for table in self.tables:
             reasons = self.blocked(table)
-            against = tuple(obstacles(self.nic, flows=in_use)) if _is_mode(reasons) else ()
+            is_mode = _is_mode(reasons)
+            against = tuple(obstacles(self.nic, flows=in_use)) if is_mode else ()
             states.append(
                 TableState(
                     table=table,
@@ -109,17 +111,27 @@ class FlowerTables(Mechanism):
                     in_use=in_use * table.rows_per_rule if table is active else 0,
                     blocked=(*reasons, *against),
                     enable=self.cost(table, (*reasons, *against)),
+                    mode=table.needs.eswitch_mode if is_mode else "",
+                    enable_without_vfs=self.cost_without_vfs((*reasons, *against)),
+                    on_each_vf=self._comes_off(table),
                 )
             )
         return states
+
+    def _comes_off(self, table: Table) -> bool:
+        """Tell whether representors come with what a table needs turned off."""
+        needs = table.needs
+        return (
+            bool(needs.feature)
+            and needs.feature_default == "off"
+            and self.nic.has_representors(needs.eswitch_mode or self.nic.eswitch_mode())
+        )
 
     def enable(self, table: Table) -> None:
         """Change the mode of the switch, and turn on the feature on the uplink and on every representor."""
         mode = table.needs.eswitch_mode
         if mode and self.nic.eswitch_mode() not in (None, mode):
-            in_use = sum(map(self._count_in_hardware, self.nic.ports().ifindexes().values()))
-            change_mode(self.nic, mode, flows=in_use)
-            self._books.clear()  # mlx5 makes network devices anew
+            self.set_mode(mode)
             if not table.needs.feature:
                 return
         self._needed(table)
@@ -130,9 +142,21 @@ class FlowerTables(Mechanism):
         """Return the `devlink` and `ethtool` commands."""
         mode = table.needs.eswitch_mode
         commands = list(super().enable_commands(table))
-        if mode and self.nic.eswitch_mode() not in (None, mode):
+        if self._comes_off(table):
+            commands += [
+                feature_command(one.ifname, feature_name(table.needs.feature), on=True)
+                for one in self.nic.ports_ahead(mode).representors.values()
+                if one.ifindex >= COMING
+            ]
+        if mode and self.nic.mode_ahead() not in (None, mode):
             return [mode_command(self.nic, mode), *commands]
         return commands
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the switch; the driver wants some rules out of the way first."""
+        in_use = sum(map(self._count_in_hardware, self.nic.ports().ifindexes().values()))
+        change_mode(self.nic, mode, flows=in_use)
+        self._books.clear()  # mlx5 makes network devices anew
 
     def _ifnames(self) -> list[str]:
         return list(self.nic.ports().names().values())
@@ -158,7 +182,7 @@ class FlowerTables(Mechanism):
         """Install rules in the hardware alone (``skip_sw``), so that a driver's refusal is an error."""
         outcomes: list[Outcome] = [_NO_ANSWER] * len(placements)
         self._explainer = self.explainer()
-        self._forget_shown()
+        self.forget_shown()
         targets = self._targets(self.nic.ports())
         by_port: dict[int | None, list[_Group]] = {}
         for group in _grouped(placements):
@@ -267,7 +291,7 @@ class FlowerTables(Mechanism):
 
     def destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
         """Remove rules by their cookies. The qdisc stays: a virtual switch may have come to rely on it meanwhile."""
-        self._forget_shown()
+        self.forget_shown()
         located = self._locate(refs)
         answers: list[NicOffloadError | None] = [
             None if one is not None else self.not_there(ref) for ref, one in zip(refs, located, strict=True)
@@ -361,7 +385,7 @@ class FlowerTables(Mechanism):
 
     def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
         """Return the `tc` commands."""
-        self._forget_shown()
+        self.forget_shown()
         if not refs:
             return ()
         name_of = self._name_of(self.nic.ports())
@@ -371,7 +395,8 @@ class FlowerTables(Mechanism):
         ]
 
     def _commands(self, placement: Placement) -> Sequence[str]:
-        ports = self.nic.ports()
+        mode = next((one.needs.eswitch_mode for one in self.tables if one.name == placement.table), "")
+        ports = self.nic.ports_ahead(mode)
         targets = self._targets(ports)
         rule = placement.rule
         port = _port(rule)
@@ -381,10 +406,10 @@ class FlowerTables(Mechanism):
         commands = []
         if ifindex not in self._shown_books:
             # A book of its own: to show a command takes no number.
-            self._shown_books[ifindex] = self._load(ifindex)
-            with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
-                if qdisc.find(netlink, ifindex) is None:
-                    commands.append(f"tc qdisc add dev {ports.names()[ifindex]} clsact")
+            is_there = ifindex < COMING
+            self._shown_books[ifindex] = self._load(ifindex) if is_there else HookBook(ifindex, self._prefs)
+            if not is_there or not self._has_qdisc(ifindex):
+                commands.append(f"tc qdisc add dev {ports.names()[ifindex]} clsact")
         book = self._shown_books[ifindex]
         pref, number, _ = book.take(protocol_of_match(like.match), priority, 1)[0]
         handle = base_handle(names_port=port is not None, priority=priority) | number
@@ -422,7 +447,8 @@ class FlowerTables(Mechanism):
 
     # ------------------------------------------------------------------------------------------------------ insides
 
-    def _forget_shown(self) -> None:
+    def forget_shown(self) -> None:
+        """Show commands as if none had been shown before."""
         self._shown.clear()
         self._shown_books.clear()
 
@@ -509,6 +535,10 @@ class FlowerTables(Mechanism):
                 self._reread(book)
             found = _look_up(refs, books)
         return found
+
+    def _has_qdisc(self, ifindex: int) -> bool:
+        with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:
+            return qdisc.find(netlink, ifindex) is not None
 
     def _ensure_qdisc(self, ifindex: int) -> None:
         with Netlink(self.nic.kernel, NETLINK_ROUTE, device=self.nic.device) as netlink:

@@ -112,6 +112,27 @@ class LinuxFlows(FlowFilters):
         with self._nic.asking(f"enabling table {name}", f"flow_filters.{name}"):
             mechanism.enable(table)
 
+    def mode(self) -> str:
+        """Return the mode of the switch."""
+        return self._nic.eswitch_mode() or ""
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the switch, by the mechanism whose tables depend on it."""
+        one = next(
+            (one for one in self._mechanisms if any(table.needs.eswitch_mode for table in one.tables)),
+            None,
+        )
+        if one is None:
+            super().set_mode(mode)
+            return
+        with self._nic.asking(f"changing the eswitch to {mode}", "eswitch"):
+            one.set_mode(mode)
+
+    def forget_shown(self) -> None:
+        """Show commands as if none had been shown before."""
+        for one in self._mechanisms:
+            one.forget_shown()
+
     def commands(self, placement: Placement) -> Sequence[str]:
         """Return the shell commands that install a rule."""
         return self._find(placement.table)[0].commands(placement)

@@ -19,6 +19,7 @@ from nicoffload.errors import (
 )
 from nicoffload.kernel.devlink import Devlink, PortFlavour, function_command
 from nicoffload.kernel.vf import VfLink, VfRefusal, VfReport, VfRequest, set_commands
+from nicoffload.linux.coming import coming_port
 from nicoffload.linux.explaining import explain_vf
 from nicoffload.linux.makers import VfMaker
 from nicoffload.linux.nic import POLL_S, LinuxNic
@@ -133,7 +134,9 @@ class LinuxFunctions(VirtualFunctions):
         rtnetlink, mac = self._by_way(config)
         words = set_commands(self._nic.pf().ifname, VfRequest(config=rtnetlink))
         if mac is not None:
-            words.insert(0, function_command(self._nic.place.handle, self._port_of(config.vf), hw_addr=mac))
+            anew = self._nic.ahead.vf_count is not None
+            port = coming_port(config.vf) if anew else self._port_of(config.vf)
+            words.insert(0, function_command(self._nic.place.handle, port, hw_addr=mac))
         return words
 
     # ------------------------------------------------------------------------------------------ for plugins to refine

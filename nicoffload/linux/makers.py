@@ -129,7 +129,7 @@ class PciMaker(VfMaker):
             return ()
         file = f"/sys/{self.nic.place.folder}/sriov_numvfs"
         words = []
-        if self.addresses():
+        if self.addresses() and self.nic.ahead.vf_count != 0:
             words.append(f"echo 0 > {file}")
         if count and self._pf_up_first:
             words.append(f"ip link set dev {self.nic.pf().ifname} up")

@@ -11,9 +11,12 @@ from nicoffload.errors import NicOffloadError, NotSupportedError, Reason
 from nicoffload.kernel.features import FeatureName, feature_command, set_feature
 from nicoffload.linux.counting import CounterColumns
 from nicoffload.linux.explaining import RuleExplainer
+from nicoffload.linux.modes import change_mode
 from nicoffload.linux.nic import LinuxNic, feature_name
 from nicoffload.model import Disruption
 from nicoffload.profiles.types import Table
+
+_MODE = frozenset({"table.eswitch_mode"})
 
 
 class Mechanism(ABC):
@@ -86,6 +89,13 @@ class Mechanism(ABC):
             for ifname in self._ifnames()
             if not self._is_on(table, ifname)
         ]
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the switch, as `FlowFilters.set_mode`."""
+        change_mode(self.nic, mode, flows=0)
+
+    def forget_shown(self) -> None:  # noqa: B027 - most mechanisms show each command by itself
+        """Show commands as if none had been shown before."""
 
     def _ifnames(self) -> list[str]:
         """Return the network devices whose features the tables need."""
@@ -176,7 +186,7 @@ class Mechanism(ABC):
     def cost(self, table: Table, blocked: Iterable[Reason]) -> Disruption | None:
         """Return what enabling a table would cost; None where it is not blocked or can't be enabled from here."""
         codes = {reason.code for reason in blocked}
-        if codes == {"table.eswitch_mode"}:
+        if codes == _MODE:
             return Disruption.LINK_FLAP  # its network device is made anew, or closed and opened
         if codes != {"table.feature"}:
             return None
@@ -185,3 +195,8 @@ class Mechanism(ABC):
             if found is not None and not found.active and found.fixed:
                 return None
         return Disruption(table.needs.feature_disruption)
+
+    def cost_without_vfs(self, blocked: Iterable[Reason]) -> Disruption | None:
+        """Return what enabling a table would cost if no VF existed; None where something else is in the way too."""
+        codes = {reason.code for reason in blocked}
+        return Disruption.LINK_FLAP if codes == _MODE | {"eswitch.vfs_present"} else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from nicoffload.driver.contract import OpenContext
+from nicoffload.driver.contract import Ahead, OpenContext
 from nicoffload.errors import (
     AccessDeniedError,
     DeviceBusyError,
@@ -21,6 +21,7 @@ from nicoffload.kernel.features import Feature, FeatureName, read_feature
 from nicoffload.kernel.pci import PciFunction
 from nicoffload.kernel.representors import NetdevIdentity, Role, identify, representors
 from nicoffload.kernel.seam import Kernel
+from nicoffload.linux.coming import coming_representor
 from nicoffload.model import FIRST_VF_PORT, DeviceInfo
 from nicoffload.profiles.types import NicProfile
 
@@ -103,6 +104,8 @@ class LinuxNic:
         self._info = info
         self._ifname = ifname
         self._ifindex: int | None = None
+        self.ahead = Ahead()
+        """What will have changed when the commands are run that are shown now."""
 
     @property
     def device(self) -> str:
@@ -179,10 +182,34 @@ class LinuxNic:
             DeviceGoneError: See `pf`.
         """
         uplink = self.pf()
-        has_some = self.profile.eswitch is not None or self.profile.statistics.representor is not None
-        if not has_some or self.eswitch_mode() == EswitchMode.LEGACY.value:
+        if not self.has_representors(self.eswitch_mode()):
             return Ports(uplink=uplink, representors={})
         return Ports(uplink=uplink, representors=self._representors(uplink))
+
+    def has_representors(self, mode: str | None) -> bool:
+        """Tell whether VFs have representors in a mode of the switch; None is for a NIC without modes."""
+        has_some = self.profile.eswitch is not None or self.profile.statistics.representor is not None
+        return has_some and mode != EswitchMode.LEGACY.value
+
+    def mode_ahead(self) -> str | None:
+        """Return the mode that the switch will be in when the commands are run that are shown now."""
+        return self.ahead.mode or self.eswitch_mode()
+
+    def ports_ahead(self, mode: str = "") -> Ports:
+        """Return the devices of the ports as they will be; one that is not there yet has a variable for its name.
+
+        Args:
+            mode: Mode that the switch will be in; empty for that of `mode_ahead`.
+
+        Raises:
+            DeviceGoneError: See `pf`.
+        """
+        now, then = self.eswitch_mode(), mode or self.mode_ahead()
+        count = self.ahead.vf_count
+        if count is None and now == then:
+            return self.ports()
+        coming = range(self.count_vfs() if count is None else count) if self.has_representors(then) else ()
+        return Ports(uplink=self.pf(), representors={vf: coming_representor(vf) for vf in coming})
 
     def _representors(self, uplink: NetdevIdentity) -> dict[int, NetdevIdentity]:
         if by_devlink := self._by_devlink():

@@ -11,6 +11,7 @@ from nicoffload.errors import DeviceBusyError, NicOffloadError, NotFoundError
 from nicoffload.kernel.devlink import Devlink, PortFlavour, RateChange, RateLeaf, rate_command
 from nicoffload.kernel.link import read_carrier_changes
 from nicoffload.kernel.vf import VfLink, VfRequest, set_commands
+from nicoffload.linux.coming import coming_port
 from nicoffload.linux.errnos import Certainty, explain, meanings
 from nicoffload.linux.explaining import vf_situation
 from nicoffload.linux.functions import BUSY_TIMEOUT_S, rate_limit
@@ -121,12 +122,12 @@ class LinuxRates(RateControl):
 
     def commands(self, vf: int, limit: RateLimit) -> Sequence[str]:
         """Return the `ip` or `devlink` command that sets the same rates."""
-        leaves = self._leaves()
-        stepped = self._stepped(limit, devlink=bool(leaves)).limit
-        if leaves:
-            if vf not in leaves:
-                return ()
-            return [rate_command(self._nic.place.handle, leaves[vf], _change(stepped))]
+        by_leaf = self._by_leaf(self._nic.mode_ahead())
+        stepped = self._stepped(limit, devlink=by_leaf).limit
+        if by_leaf:
+            leaves = {} if self._nic.ahead.vf_count is not None else self._leaves()
+            leaf = leaves.get(vf) or coming_port(vf)
+            return [rate_command(self._nic.place.handle, leaf, _change(stepped))]
         return set_commands(self._nic.pf().ifname, VfRequest(config=VfConfig(vf=vf), rate=stepped))
 
     # ------------------------------------------------------------------------------------------ for plugins to refine
@@ -172,10 +173,14 @@ class LinuxRates(RateControl):
 
     # --------------------------------------------------------------------------------------------------- two ways
 
+    def _by_leaf(self, mode: str | None) -> bool:
+        """Tell whether rates go through devlink in a mode of the switch."""
+        facts = self._nic.profile.rates.devlink
+        return facts is not None and bool(facts.leaf) and mode == "switchdev"
+
     def _leaves(self) -> dict[int, RateLeaf]:
         """Return VF to its rate object in devlink; empty where rates go through rtnetlink."""
-        facts = self._nic.profile.rates.devlink
-        if facts is None or not facts.leaf or self._nic.eswitch_mode() != "switchdev":
+        if not self._by_leaf(self._nic.eswitch_mode()):
             return {}
         ports = {
             port.index: port.vf

@@ -11,7 +11,7 @@ from nicoffload.model.rule import FlowRule
 from nicoffload.nic.blocks import RuleRecord
 from nicoffload.nic.flow_book import FlowBook
 from nicoffload.nic.journal import Journal, Unfinished
-from nicoffload.nic.restore import Trace, is_done, located, restore_rules
+from nicoffload.nic.restore import Trace, is_done, located, remove_added, restore_rules
 from nicoffload.nic.retry import Retry
 from nicoffload.nic.settings import steps_done, undo_step
 from nicoffload.nic.transaction import Undone
@@ -175,14 +175,18 @@ def _undo(
     change: Unfinished,
     report: Recovery,
 ) -> Recovery:
-    undone = restore_rules(book, change.rules, retry) if book is not None else Undone()
-    residue = list(undone.residue)
+    residue: list[str] = []
     stuck: list[str] = []
+    if book is not None and change.steps:
+        # As a change that failed is undone: rules that came hold up the mode, rules that went need the old VFs.
+        remove_added(book, change.rules, retry)
     for step in reversed(change.steps):
         problem = undo_step(driver, step, retry)
         if problem:
             residue.append(problem)
             stuck.append(step.target)
+    undone = restore_rules(book, change.rules, retry) if book is not None else Undone()
+    residue += undone.residue
     journal.abort(change.number, undone.moved, undone.stuck_rules, stuck)
     return replace(
         report,

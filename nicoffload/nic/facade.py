@@ -35,7 +35,7 @@ from nicoffload.nic.leases import LeaseDesk
 from nicoffload.nic.planning import Planner, Work
 from nicoffload.nic.request_check import check_limits, check_rules
 from nicoffload.nic.retry import Retry
-from nicoffload.nic.settings import EnableTable, RateChange, VfConfigChange, VfCountChange
+from nicoffload.nic.settings import EnableTable, RateChange, VfConfigChange, VfCountChange, VfsAgain
 from nicoffload.nic.transaction import Change, Progress, run
 from nicoffload.nic.values import (
     ApplyReport,
@@ -444,12 +444,14 @@ class Nic:
             self._refresh()
             return Plan(desired=desired, steps=self._planner().work(desired).steps)
 
-    def apply(self, plan: Plan, progress: Progress | None = None) -> ApplyReport:
+    def apply(self, plan: Plan, progress: Progress | None = None, *, force: bool = False) -> ApplyReport:
         """Carry out a plan, as one change: all of it is in force afterwards, or none of it.
 
         Args:
             plan: What `plan` returned.
             progress: Is told of each part that is done: how many, of how many, what.
+            force: Whether VFs that are leased may be taken away, reset or cut off for a moment; the leases of those
+                that are taken away end.
 
         Raises:
             ConflictError: The NIC changed since the plan was made, so that it takes other steps now; or a VF is leased.
@@ -464,6 +466,7 @@ class Nic:
             return self._do(
                 f"apply a plan of {len(work.steps)} steps",
                 work,
+                force=force,
                 progress=progress,
                 request=plan.desired.flows,
             )
@@ -483,17 +486,14 @@ class Nic:
         retry, driver = self._retry, self._driver
         if work.remove:
             changes.append(self._flow_change(self._facets.book(self._book), remove=work.remove))
-        if work.vf_count is not None:
-            if not force:
-                self._facets.desk(self._desk).refuse_while_held("changing the number of VFs")
-            changes.append(VfCountChange(driver, retry, self._facets.vfs(), work.vf_count))
+        if not force and self._desk is not None and work.disturbs:
+            self._desk.refuse_while_held(work.disturbs)
+        changes += self._making(work)
         if work.configs:
             vfs = self._facets.vfs()
             states = {} if work.vf_count is not None else {state.vf: state for state in vfs.states()}
             changes.append(VfConfigChange(driver, retry, vfs, work.configs, states))
-        for table in work.tables:
-            book = self._facets.book(self._book)
-            changes.append(EnableTable(book.filters, table, retry, self.name, book.out_of_step))
+        changes += self._enabling(work.tables)
         if work.rates:
             changes.append(RateChange(driver, retry, self._facets.rates(), work.rates))
         added = None
@@ -504,9 +504,33 @@ class Nic:
             self._run(title, changes, progress)
         if work.vf_count is not None:
             self._applied.clear()
-            self._facets.desk(self._desk).cancel_all()
         self._note_configs(work.configs)
         return ApplyReport(steps=work.steps, installed=tuple(added.installed) if added else ())
+
+    def _making(self, work: Work) -> list[Change]:
+        """Return what changes the number of VFs, and what has to be enabled while there are none."""
+        first = self._enabling(work.first)
+        count = work.vf_count
+        if count is None:
+            return [*first]
+        retry, driver, vfs, desk = (
+            self._retry,
+            self._driver,
+            self._facets.vfs(),
+            self._facets.desk(self._desk),
+        )
+        if not work.clear:
+            return [*first, VfCountChange(driver, retry, vfs, count, desk)]
+        again = [VfsAgain(driver, retry, vfs, count)] if count else []
+        return [VfCountChange(driver, retry, vfs, 0, desk, later=count), *first, *again]
+
+    def _enabling(self, tables: Sequence[TableState]) -> list[EnableTable]:
+        if not tables:
+            return []
+        book = self._facets.book(self._book)
+        return [
+            EnableTable(self._driver, self._retry, book.filters, state, book.out_of_step) for state in tables
+        ]
 
     def _run(self, title: str, changes: Sequence[Change], progress: Progress | None = None) -> None:
         simple = len(changes) == 1 and isinstance(changes[0], FlowChange)

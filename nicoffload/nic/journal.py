@@ -28,8 +28,8 @@ class StepIntent:
     """A setting that is about to change.
 
     Args:
-        kind: ``vf_count``, ``vf_config`` or ``rate``.
-        target: Which: ``vf:N`` or ``vfs``.
+        kind: ``vf_count``, ``vf_config``, ``rate`` or ``mode``; ``keep_…`` for what comes back when it is undone.
+        target: Which: ``vf:N``, ``vfs``, ``mode`` or ``table:NAME``.
         before: Its value before, as `nicoffload.nic.records` writes it.
         after: Its value afterwards.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from nicoffload.driver.contract import VirtualFunctions
@@ -131,25 +132,53 @@ class LeaseDesk:
         )
 
     def refuse_while_held(self, what: str) -> None:
-        """Raise `ConflictError` naming the owners, unless no VF is leased."""
+        """Raise `ConflictError` naming the owners, unless no VF is leased.
+
+        Args:
+            what: What is about to be done, and what that does to VFs.
+        """
         held = self.leases()
         if held:
             owners = ", ".join(f"VF {lease.vf} by {lease.owner}" for lease in held)
             raise ConflictError(
-                f"{what} would take VFs away that are leased: {owners}",
+                f"{what}, and some are leased: {owners}",
                 existing=held[0].owner,
                 device=self._device,
                 hint="release them first, or force it",
             )
 
-    def cancel_all(self) -> None:
-        """End all leases: the VFs were made anew. Their epochs stay, so that a late release does no harm."""
+    def end_all(self) -> Mapping[int, LeaseRow]:
+        """End all leases before their VFs are taken away, and return those that were ended.
+
+        Their epochs stay, so that a late release does no harm. Until `made_anew`, a VF is reset before somebody gets
+        it: the process may die before the VFs are made anew.
+        """
+        if not any(row.owner or row.dirty for row in self._journal.leases().values()):
+            return {}
+
+        def change(rows: dict[int, LeaseRow]) -> dict[int, LeaseRow]:
+            ended = {vf: replace(row) for vf, row in rows.items() if row.owner or row.dirty}
+            for vf in ended:
+                rows[vf].owner, rows[vf].dirty = "", True
+            return ended
+
+        return self._journal.update_leases(change)
+
+    def made_anew(self) -> None:
+        """Note that all VFs are new: none has anything of an old owner."""
+        if not any(row.dirty for row in self._journal.leases().values()):
+            return
 
         def change(rows: dict[int, LeaseRow]) -> None:
             for row in rows.values():
-                row.owner, row.dirty = "", False
+                row.dirty = False
 
         self._journal.update_leases(change)
+
+    def go_on(self, ended: Mapping[int, LeaseRow]) -> None:
+        """Let leases go on that `end_all` ended: their VFs were not touched."""
+        if ended:
+            self._journal.update_leases(lambda rows: rows.update(ended))
 
     def _claim(self, rows: dict[int, LeaseRow], candidates: Sequence[int], owner: str, ttl_s: float) -> Lease:
         now_s = self._wall_clock_s()

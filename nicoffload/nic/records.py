@@ -35,8 +35,8 @@ def read_actions(found: Any) -> tuple[Action, ...]:
     return tuple(_action(name, arguments) for name, arguments in found)
 
 
-def encode_setting(value: VfConfig | RateLimit | int | None) -> str:
-    """Return a VF's settings, its rates or a number as text."""
+def encode_setting(value: VfConfig | RateLimit | int | str | None) -> str:
+    """Return a VF's settings, its rates, a number or a mode as text."""
     return json.dumps(_plain(value) if dataclasses.is_dataclass(value) else value)
 
 
@@ -80,6 +80,21 @@ def decode_count(text: str) -> int:
         return int(text)
     except ValueError as cause:
         raise JournalError(f"the record of a number of VFs is damaged: {cause}") from cause
+
+
+def decode_mode(text: str) -> str:
+    """Return the mode that `encode_setting` wrote.
+
+    Raises:
+        JournalError: The text is damaged.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as cause:
+        raise JournalError(f"the record of a mode is damaged: {cause}") from cause
+    if not isinstance(found, str):
+        raise JournalError(f"the record of a mode is damaged: {text}")
+    return found
 
 
 def _action(name: str, arguments: dict[str, Any]) -> Action:

@@ -78,18 +78,25 @@ def restore_rules(book: FlowBook, intents: Sequence[RuleIntent], retry: Retry) -
     """
     if not intents:
         return Undone()
-    filters = book.filters
-    book.out_of_step()
-    taken = _taken(book, intents)
-    trace = Trace(Reading(filters.dump()), taken)
-    doomed = list(_added(intents, trace))
-    if doomed:
-        retry.bulk(filters.destroy_many, doomed, "destroy_many")
+    taken, trace = remove_added(book, intents, retry)
     lost = [
         intent.before for intent in intents if intent.before is not None and not trace.find(intent.before)
     ]
     moved = _put_back(book, [record.rule for record in lost], retry) if lost else []
     return _settled(book, intents, moved, taken)
+
+
+def remove_added(
+    book: FlowBook, intents: Sequence[RuleIntent], retry: Retry
+) -> tuple[Collection[Place], Trace]:
+    """Remove what a change added; return the locations that are accounted for otherwise, and what was found before."""
+    book.out_of_step()
+    taken = _taken(book, intents)
+    trace = Trace(Reading(book.filters.dump()), taken)
+    doomed = list(_added(intents, trace))
+    if doomed:
+        retry.bulk(book.filters.destroy_many, doomed, "destroy_many")
+    return taken, trace
 
 
 def _taken(book: FlowBook, intents: Sequence[RuleIntent]) -> frozenset[Place]:

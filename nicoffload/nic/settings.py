@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from nicoffload.driver.contract import Driver, FlowFilters, RateControl, VirtualFunctions
+from nicoffload.driver.contract import Driver, FlowFilters, RateControl, TableState, VirtualFunctions
 from nicoffload.errors import NicOffloadError, PluginContractError, VerificationError
 from nicoffload.model import RateLimit, RateReport, VfConfig, VfState, VlanTag
-from nicoffload.nic.journal import StepIntent
+from nicoffload.nic.journal import LeaseRow, StepIntent
+from nicoffload.nic.leases import LeaseDesk
 from nicoffload.nic.rate_check import check_rates, in_steps
-from nicoffload.nic.records import decode_config, decode_count, decode_rate, encode_setting
+from nicoffload.nic.records import decode_config, decode_count, decode_mode, decode_rate, encode_setting
 from nicoffload.nic.retry import Retry, first_error
 from nicoffload.nic.transaction import Change, Undone
 from nicoffload.profiles.types import Rates
 
 SETTINGS = ("mac", "vlan", "spoof_check", "trust", "link_state")
-VF_COUNT, VF_CONFIG, RATE = "vf_count", "vf_config", "rate"
-KEEP_CONFIG, KEEP_RATE = "keep_config", "keep_rate"
-"""Settings of VFs that are lost when their number changes, and come back when that is undone."""
+VF_COUNT, VF_CONFIG, RATE, MODE = "vf_count", "vf_config", "rate", "mode"
+KEEP_CONFIG, KEEP_RATE, KEEP_TABLE = "keep_config", "keep_rate", "keep_table"
+"""What is lost when the number of VFs changes, and comes back when that is undone: settings, and tables that are on."""
+_TABLE = "table:"
 
 
 class SettingsChange(Change):
@@ -58,35 +61,88 @@ class VfCountChange(SettingsChange):
         retry: How often to ask it while it is busy.
         vfs: Its VFs.
         count: How many there are to be.
+        desk: The leases; they end.
+        later: How many there are to be when the transaction is over, where `VfsAgain` makes them; None for `count`.
     """
 
-    def __init__(self, driver: Driver, retry: Retry, vfs: VirtualFunctions, count: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        retry: Retry,
+        vfs: VirtualFunctions,
+        count: int,
+        desk: LeaseDesk,
+        *,
+        later: int | None = None,
+    ) -> None:
         super().__init__(driver, retry)
         self.title = f"make {count} VFs"
         self._vfs = vfs
         self._count = count
+        self._desk = desk
+        self._ended: Mapping[int, LeaseRow] = {}
         states = vfs.states()
+        self._before = len(states)
         reports = driver.rates.read() if driver.rates else ()
+        tables = driver.flow_filters.tables() if driver.flow_filters else ()
         # Undone from the last to the first: the VFs must be there before they are set.
         self._steps = (
+            *(
+                _kept(KEEP_TABLE, f"{_TABLE}{state.table.name}", None)
+                for state in tables
+                if state.on_each_vf and not state.blocked
+            ),
             *(_kept(KEEP_RATE, f"vf:{report.vf}/rate", rate_of(report)) for report in reports),
             *(_kept(KEEP_CONFIG, f"vf:{state.vf}", _all_of(state)) for state in states),
             StepIntent(
-                kind=VF_COUNT, target="vfs", before=encode_setting(len(states)), after=encode_setting(count)
+                kind=VF_COUNT,
+                target="vfs",
+                before=encode_setting(len(states)),
+                after=encode_setting(count if later is None else later),
             ),
         )
 
     def apply(self) -> None:
         """Make them, and count them."""
-        self._retry.call(lambda: self._vfs.set_count(self._count))
-        found = len(self._vfs.states())
-        if found != self._count:
-            raise VerificationError(
-                "the call that makes VFs succeeded, and their number is another",
-                expected=str(self._count),
-                actual=str(found),
-                device=self._driver.info.name,
-            )
+        self._ended = self._desk.end_all()
+        _make(self._driver, self._vfs, self._count, self._retry)
+        self._desk.made_anew()
+
+    def undo(self) -> Undone:
+        """Make as many as there were, as they were; leases go on only where no VF was taken away."""
+        untouched = len(self._vfs.states()) == self._before
+        undone = super().undo()
+        if untouched:
+            self._desk.go_on(self._ended)
+        else:
+            self._desk.made_anew()
+        return undone
+
+
+class VfsAgain(Change):
+    """Makes the VFs that a `VfCountChange` of the same transaction took away. That one holds what undoing takes.
+
+    Args:
+        driver: The NIC; it has VFs.
+        retry: How often to ask it while it is busy.
+        vfs: Its VFs.
+        count: How many there are to be.
+    """
+
+    def __init__(self, driver: Driver, retry: Retry, vfs: VirtualFunctions, count: int) -> None:
+        self.title = f"make {count} VFs"
+        self._driver = driver
+        self._retry = retry
+        self._vfs = vfs
+        self._count = count
+
+    def apply(self) -> None:
+        """Make them, and count them."""
+        _make(self._driver, self._vfs, self._count, self._retry)
+
+    def undo(self) -> Undone:
+        """Leave it to the change that took them away."""
+        return Undone()
 
 
 class VfConfigChange(SettingsChange):
@@ -189,26 +245,33 @@ class RateChange(SettingsChange):
         self.reports = tuple(reports[vf] for vf in sorted(reports))
 
 
-class EnableTable(Change):
-    """Turns on what a table needs. It is left on when the transaction fails: a driver has no call to turn it off.
+class EnableTable(SettingsChange):
+    """Turns on what a table needs. The mode of the switch is set back when the transaction fails; a feature stays on.
 
     Args:
-        filters: The tables.
-        name: Which.
-        retry: How often to ask a busy NIC.
-        device: The NIC, for errors.
+        driver: The NIC; it has flow filters.
+        retry: How often to ask it while it is busy.
+        filters: Its tables.
+        state: The table as it is before.
         then: Is called when the table is on.
     """
 
     def __init__(
-        self, filters: FlowFilters, name: str, retry: Retry, device: str, then: Callable[[], None]
+        self, driver: Driver, retry: Retry, filters: FlowFilters, state: TableState, then: Callable[[], None]
     ) -> None:
-        self.title = f"enable table {name}"
+        super().__init__(driver, retry)
+        self._name = state.table.name
+        self.title = f"enable table {self._name}"
         self._filters = filters
-        self._name = name
-        self._retry = retry
-        self._device = device
         self._then = then
+        now = filters.mode() if state.mode else ""
+        if now:
+            before, after = encode_setting(now), encode_setting(state.mode)
+            self._steps = (StepIntent(kind=MODE, target="mode", before=before, after=after),)
+        feature = state.table.needs.feature
+        self._kept = f"{feature} may stay on" if self._steps and feature else ""
+        if not self._steps:
+            self._kept = f"table {self._name} stays enabled"
 
     def apply(self) -> None:
         """Turn it on, and look whether it takes rules."""
@@ -219,13 +282,26 @@ class EnableTable(Change):
                 f"the call that enables table {self._name} succeeded, and it is still blocked: {blocked[0]}",
                 expected="not blocked",
                 actual=str(blocked[0]),
-                device=self._device,
+                device=self._driver.info.name,
             )
         self._then()
 
     def undo(self) -> Undone:
-        """Leave it on: an empty table that is on takes nothing from anybody."""
-        return Undone(kept=(f"table {self._name} stays enabled",))
+        """Set the mode back. A feature stays on: a table that is on and empty takes nothing from anybody."""
+        undone = super().undo()
+        return replace(undone, kept=(self._kept,) if self._kept else ())
+
+
+def _make(driver: Driver, vfs: VirtualFunctions, count: int, retry: Retry) -> None:
+    retry.call(lambda: vfs.set_count(count))
+    found = len(vfs.states())
+    if found != count:
+        raise VerificationError(
+            "the call that makes VFs succeeded, and their number is another",
+            expected=str(count),
+            actual=str(found),
+            device=driver.info.name,
+        )
 
 
 def as_it_was(config: VfConfig, state: VfState) -> VfConfig:
@@ -238,7 +314,7 @@ def _all_of(state: VfState) -> VfConfig:
     return VfConfig(vf=state.vf, **{name: getattr(state, name) for name in SETTINGS})
 
 
-def _kept(kind: str, target: str, value: VfConfig | RateLimit) -> StepIntent:
+def _kept(kind: str, target: str, value: VfConfig | RateLimit | None) -> StepIntent:
     return StepIntent(kind=kind, target=target, before=encode_setting(value), after=encode_setting(None))
 
 
@@ -313,8 +389,10 @@ def _is_done(driver: Driver, step: StepIntent) -> bool:
         config = decode_config(step.after)
         state = _state(driver.virtual_functions, config.vf)
         return state is not None and not differences(config, state)
-    if step.kind in (KEEP_CONFIG, KEEP_RATE):
+    if step.kind in (KEEP_CONFIG, KEEP_RATE, KEEP_TABLE):
         return True
+    if step.kind == MODE and driver.flow_filters:
+        return driver.flow_filters.mode() == decode_mode(step.after)
     if step.kind == RATE and driver.rates:
         return _rate_now(driver.rates, _vf_of(step)) == decode_rate(step.after)
     return False
@@ -333,6 +411,10 @@ def undo_step(driver: Driver, step: StepIntent, retry: Retry) -> str:
             return _undo_config(driver, driver.virtual_functions, step, retry)
         if step.kind == KEEP_CONFIG and driver.virtual_functions:
             return _set_back(driver.virtual_functions, decode_config(step.before), frozenset(SETTINGS), retry)
+        if step.kind == MODE and driver.flow_filters:
+            return _undo_mode(driver, driver.flow_filters, step, retry)
+        if step.kind == KEEP_TABLE and driver.flow_filters:
+            return _table_back(driver.flow_filters, step.target.removeprefix(_TABLE), retry)
         if step.kind in (RATE, KEEP_RATE) and driver.rates:
             return _undo_rate(driver.rates, step, retry)
     except NicOffloadError as cause:
@@ -346,6 +428,34 @@ def _undo_count(vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
         retry.call(lambda: vfs.set_count(before))
     found = len(vfs.states())
     return "" if found == before else f"there are {found} VFs, and there were {before}"
+
+
+def needs_no_vfs(driver: Driver) -> bool:
+    """Tell whether a NIC's switch changes its mode only while there are no VFs, by its profile."""
+    eswitch = driver.profile.eswitch
+    return eswitch is not None and bool(eswitch.errors.get("vfs_present"))
+
+
+def _undo_mode(driver: Driver, filters: FlowFilters, step: StepIntent, retry: Retry) -> str:
+    """Set the mode back. VFs in the way go: the transaction made them, and undoing it makes those that there were."""
+    before, after = decode_mode(step.before), decode_mode(step.after)
+    if filters.mode() != after:
+        return ""
+    vfs = driver.virtual_functions
+    if vfs is not None and needs_no_vfs(driver) and vfs.states():
+        retry.call(lambda: vfs.set_count(0))
+    retry.call(lambda: filters.set_mode(before))
+    found = filters.mode()
+    return "" if found == before else f"the switch is in {found} mode, and was in {before}"
+
+
+def _table_back(filters: FlowFilters, name: str, retry: Retry) -> str:
+    """Enable a table that was on: the VFs that were made since came with what it needs turned off."""
+    state = next((state for state in filters.tables() if state.table.name == name), None)
+    if state is None or not state.blocked or state.mode:
+        return ""
+    retry.call(lambda: filters.enable_table(name))
+    return ""
 
 
 def _undo_config(driver: Driver, vfs: VirtualFunctions, step: StepIntent, retry: Retry) -> str:
@@ -391,6 +501,8 @@ def _set_back(vfs: VirtualFunctions, before: VfConfig, names: frozenset[str], re
 def _undo_rate(rates: RateControl, step: StepIntent, retry: Retry) -> str:
     vf = _vf_of(step)
     before = decode_rate(step.before) or RateLimit()
+    if vf not in {report.vf for report in rates.read()}:
+        return ""  # as with its settings
     if _rate_now(rates, vf) == before:
         return ""
     set_rates(rates, {vf: before}, retry)

@@ -140,6 +140,9 @@ def _take_back(
 ) -> None:
     undone = [_undo(change, first) for change in reversed(begun)]
     residue = tuple(text for each in undone for text in each.residue)
+    kept = tuple(text for each in undone for text in each.kept)
+    for text in kept:
+        first.add_note(text)
     try:
         journal.abort(
             number,
@@ -151,15 +154,17 @@ def _take_back(
         # The intents are still there, so the next open sees to it; the first failure is the one to tell.
         first.add_note(f"the journal could not be told that it was undone: {second}")
     if residue:
-        raise RollbackError(
+        failure = RollbackError(
             f"{title} failed ({first}), and could not be undone: {'; '.join(residue)}",
             residue=residue,
             device=device,
             hint="what is left is in the journal: the next open tries again to take it back",
-        ) from first
+        )
+        for text in kept:
+            failure.add_note(text)
+        raise failure from first
     if isinstance(first, NicOffloadError):
-        kept = [text for each in undone for text in each.kept]
-        first.hint = "; ".join(filter(None, (first.hint, "what was done was undone", *kept)))
+        first.hint = "; ".join(filter(None, (first.hint, "what was done was undone")))
 
 
 def _undo(change: Change, first: BaseException) -> Undone:

@@ -33,18 +33,29 @@ def eswitch_command(
 
 
 def function_command(
-    handle: Handle, index: int, *, hw_addr: int | None = None, state: FunctionState | None = None
+    handle: Handle,
+    index: int | str,
+    *,
+    hw_addr: int | None = None,
+    state: FunctionState | None = None,
 ) -> str:
-    """Return what sets address and state of the function behind a port; None leaves one as it is."""
-    words = [f"devlink port function set {handle}/{index}"]
+    """Return what sets address and state of the function behind a port; None leaves one as it is.
+
+    Args:
+        handle: The device.
+        index: Index of the port; text stands for handle and index, of a port that is not there yet.
+        hw_addr: The address.
+        state: The state.
+    """
+    words = [f"devlink port function set {_port(handle, index)}"]
     words += [f"hw_addr {format_mac(hw_addr)}"] if hw_addr is not None else []
     words += [f"state {state.value}"] if state else []
     return " ".join(words)
 
 
-def rate_command(handle: Handle, ref: RateLeaf | RateNode, change: RateChange) -> str:
-    """Return what sets the rate of a leaf or node."""
-    return " ".join([f"{_RATE} set {handle}/{ref}", *_settings(change)])
+def rate_command(handle: Handle, ref: RateLeaf | RateNode | str, change: RateChange) -> str:
+    """Return what sets the rate of a leaf or node; text stands for handle and leaf, of a port that is not there yet."""
+    return " ".join([f"{_RATE} set {_port(handle, ref)}", *_settings(change)])
 
 
 def create_node_command(handle: Handle, node: RateNode, change: RateChange | None = None) -> str:
@@ -55,6 +66,10 @@ def create_node_command(handle: Handle, node: RateNode, change: RateChange | Non
 def delete_node_command(handle: Handle, node: RateNode) -> str:
     """Return what removes a node."""
     return f"{_RATE} del {handle}/{node}"
+
+
+def _port(handle: Handle, port: int | RateLeaf | RateNode | str) -> str:
+    return port if isinstance(port, str) else f"{handle}/{port}"
 
 
 def _settings(change: RateChange) -> list[str]:

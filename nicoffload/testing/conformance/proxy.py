@@ -25,7 +25,7 @@ from nicoffload.registry import Registry
 from nicoffload.testing.conformance.under_test import NicUnderTest
 
 CHANGING: Mapping[str, tuple[str, ...]] = {
-    "flow_filters": ("create_many", "destroy_many", "enable_table"),
+    "flow_filters": ("create_many", "destroy_many", "enable_table", "set_mode"),
     "virtual_functions": ("set_count", "configure_many", "reset", "bind"),
     "rates": ("set_many",),
 }
@@ -112,7 +112,7 @@ class Between(Driver):
             facet = getattr(driver, name)
             setattr(self, name, None if facet is None else _Facet(facet, CHANGING[name], self.strike))
         for name in dir(Driver):
-            if name.startswith("equivalents"):  # the shell commands that would do the same
+            if name.startswith(("equivalents", "look_ahead")):  # the shell commands that would do the same
                 setattr(self, name, getattr(driver, name))
 
     flow_filters: FlowFilters | None

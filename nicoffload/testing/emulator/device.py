@@ -33,6 +33,8 @@ from nicoffload.testing.emulator.state import Store
 from nicoffload.testing.emulator.tables import Table
 from nicoffload.testing.emulator.vfs import Vf
 
+_IN_THE_WAY = {"vfs_present": "VFs exist", "flows_present": "rules are installed"}
+
 
 class Device:
     """One emulated NIC.
@@ -169,13 +171,21 @@ class Device:
         eswitch = self.document["eswitch"]
         if eswitch is None or mode not in eswitch["modes"]:
             raise Refused("EOPNOTSUPP", "mode", f"no eswitch mode {mode}")
-        errors = eswitch["errors"]
-        if self.sriov.vfs and "vfs_present" in errors:
-            refuse(errors, "vfs_present", "VFs exist")
-        if any(table.entries for table in self.tables) and "flows_present" in errors:
-            refuse(errors, "flows_present", "rules are installed")
+        if mode == self.mode:
+            return
+        for condition in sorted(self.stands_against_mode(), reverse=True):
+            refuse(eswitch["errors"], condition, _IN_THE_WAY[condition])
         self.mode = mode
         self.changed()
+
+    def stands_against_mode(self) -> frozenset[str]:
+        """Return the conditions that keep the driver from changing the eswitch's mode now."""
+        errors = (self.document["eswitch"] or {"errors": {}})["errors"]
+        present = {
+            "vfs_present": bool(self.sriov.vfs),
+            "flows_present": any(table.entries for table in self.tables),
+        }
+        return frozenset(name for name, so in present.items() if so and errors.get(name))
 
     def erase(self, table_name: str) -> None:
         """Remove every rule of a table, as a driver does whose feature is turned off."""

@@ -130,6 +130,24 @@ class MockFlows(FlowFilters):
                     answer, f"table {name} can't be enabled", name, self._driver.info.name
                 ) from answer
 
+    def mode(self) -> str:
+        """Return the mode of the eswitch."""
+        return self._device.mode if self._driver.profile.eswitch is not None else ""
+
+    def set_mode(self, mode: str) -> None:
+        """Change the mode of the eswitch."""
+        device = self._device
+        with device.session():
+            try:
+                device.set_mode(mode)
+            except Refused as answer:
+                raise translate(
+                    answer,
+                    f"the eswitch can't change to {mode}",
+                    capability="eswitch",
+                    device=self._driver.info.name,
+                ) from answer
+
     def _columns(
         self, ids: Sequence[uuid.UUID], rows: Any, widths: Any, facts: Sequence[CounterFacts | None]
     ) -> FlowCounters:
@@ -175,11 +193,17 @@ class MockFlows(FlowFilters):
         why = self._device.blocked(spec)
         blocked: tuple[Reason, ...] = ()
         enable: Disruption | None = None
+        without_vfs: Disruption | None = None
+        mode = ""
         if why is not None:
             errno, condition, text = why
             source = spec.needs.get("source", table.source)
             blocked = (Reason(code=f"table.{condition}", path="", message=text, source=source, errno=errno),)
             enable = self._cost(spec.needs, condition)
+            mode = str(spec.needs["eswitch_mode"]) if condition == "eswitch_mode" else ""
+            if mode and (stands := self._device.stands_against_mode()):
+                without_vfs = enable if stands == {"vfs_present"} else None
+                enable = None
         listed = (
             tuple((name, shape.fields) for shape in spec.shapes for name in sorted(shape.flow_types))
             if spec.mask_model == "firmware_list"
@@ -192,6 +216,8 @@ class MockFlows(FlowFilters):
             blocked=blocked,
             enable=enable,
             firmware_shapes=listed,
+            mode=mode,
+            enable_without_vfs=without_vfs,
         )
 
     def _cost(self, needs: Any, condition: str) -> Disruption | None:
