@@ -1342,6 +1342,37 @@ def keeps_the_setting_of_a_call_that_failed(driver):
     never_gives_a_vf_its_old_address_back(driver)
 
 
+@defect("mock:mlx5", "NIC-13")
+def takes_what_a_vf_sends_for_what_comes_from_the_wire(driver):
+    def make(create):
+        def create_many(placements):
+            return create(
+                [
+                    p._replace(rule=replace(p.rule, match=p.rule.match.replace(in_port=None)))
+                    for p in placements
+                ]
+            )
+
+        return create_many
+
+    spoil(driver.flow_filters, "create_many", make)
+
+
+@defect("mock:mlx5", "NIC-14")
+def new_vfs_take_no_rules(driver):
+    counts = itertools.count()
+
+    def make(create):
+        def create_many(placements):
+            if next(counts):
+                return [KernelError("the port is off", device="mock")] * len(placements)
+            return create(placements)
+
+        return create_many
+
+    spoil(driver.flow_filters, "create_many", make)
+
+
 @defect("mock:sfc_siena", "NIC-12", "trust")
 def refuses_a_setting_and_does_the_rest_all_the_same(driver):
     leaves_a_config_half_done(driver)
