@@ -122,7 +122,7 @@ class U32Tables(Mechanism):
 
     def create(self, placements: Sequence[Placement]) -> Sequence[Outcome]:
         """Install rules; what the hardware did not take is removed again, and refused."""
-        self._forget_shown()
+        self.forget_shown()
         self._explainer = self.explainer()
         outcomes: dict[int, Outcome] = {}
         ifindex = self.nic.pf().ifindex
@@ -150,7 +150,7 @@ class U32Tables(Mechanism):
 
     def destroy(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
         """Remove rules by location, and the tables that are left without any."""
-        self._forget_shown()
+        self.forget_shown()
         with self._open(self.nic.pf().ifindex) as filters:
             graph = self._read(filters)
             found = [_find(graph, ref) for ref in refs]
@@ -204,7 +204,7 @@ class U32Tables(Mechanism):
 
     def removal_commands(self, refs: Sequence[RuleRef]) -> Sequence[Sequence[str]]:
         """Return the `tc` commands; a rule that is the last of its table takes along what led to it."""
-        self._forget_shown()
+        self.forget_shown()
         if not refs:
             return ()
         graph = self._shown_graph = self._read()
@@ -224,7 +224,8 @@ class U32Tables(Mechanism):
         names = {pf.ifindex: pf.ifname, **dict(self._vf_names().values())}
         return ShownFilters(Hook.ingress(pf.ifindex), names.__getitem__)
 
-    def _forget_shown(self) -> None:
+    def forget_shown(self) -> None:
+        """Show commands as if none had been shown before."""
         self._shown.clear()
         self._shown_graph = None
 
