@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nicoffload.errors import (
     DeviceBusyError,
+    DeviceGoneError,
     InvalidRequestError,
     NicOffloadError,
     NotFoundError,
@@ -82,12 +83,45 @@ class NtupleTable:
         kernel: The kernel.
         ifname: Name of the network device.
         device: Named in errors; the network device's name where empty.
+        ifindex: Its number, by which it is checked around each ioctl that it still has the name; None trusts the name.
     """
 
-    def __init__(self, kernel: Kernel, ifname: str, *, device: str = "") -> None:
+    def __init__(self, kernel: Kernel, ifname: str, *, device: str = "", ifindex: int | None = None) -> None:
         self._kernel = kernel
         self._ifname = ifname
+        self._ifindex = ifindex
         self._device = device or ifname
+
+    def _ask(self, request: bytes) -> bytes:
+        """Run the ioctl, which knows devices by name alone, on the device that is meant, or not at all.
+
+        Raises:
+            DeviceGoneError: The name is another device's by now. Where that shows only behind the ioctl it is
+                `uncertain`: nobody knows which of the two did what was asked.
+        """
+        self._check_name()
+        answer = self._kernel.ethtool(self._ifname, request)
+        try:
+            self._check_name()
+        except DeviceGoneError as error:
+            error.uncertain = True
+            raise
+        return answer
+
+    def _check_name(self) -> None:
+        if self._ifindex is None:
+            return
+        try:
+            found = self._kernel.read_sysfs(f"class/net/{self._ifname}/ifindex").strip()
+        except OSError as cause:
+            raise self._error(cause, f"looking for {self._ifname}") from cause
+        if found != str(self._ifindex).encode():
+            raise DeviceGoneError(
+                f"{self._ifname} is the name of network device {found.decode('ascii', 'replace')} by now, "
+                f"not of {self._ifindex}",
+                device=self._device,
+                hint="open the NIC anew",
+            )
 
     def info(self) -> NtupleTableInfo:
         """Return the number of rules, and the size of the table.
@@ -129,7 +163,7 @@ class NtupleTable:
         """
         request = encode_request(_GET, location=_slot(location))
         try:
-            return decode_rule(self._kernel.ethtool(self._ifname, request))
+            return decode_rule(self._ask(request))
         except OSError as cause:
             raise self._slot_error(cause, f"reading the rule in slot {location}", location) from cause
 
@@ -151,7 +185,7 @@ class NtupleTable:
         if rule.location is None and not driver_chooses and (slot := self._free_slot()) is not None:
             rule = dataclasses.replace(rule, location=slot)
         try:
-            answer = self._kernel.ethtool(self._ifname, encode_rule(_INSERT, rule))
+            answer = self._ask(encode_rule(_INSERT, rule))
         except OSError as cause:
             raise self._error(cause, "installing a rule") from cause
         found = location_of(answer)
@@ -187,7 +221,7 @@ class NtupleTable:
             NicOffloadError: `NotFoundError`: the slot is empty, by whichever errno the driver says that.
         """
         try:
-            self._kernel.ethtool(self._ifname, encode_request(_DELETE, location=_slot(location)))
+            self._ask(encode_request(_DELETE, location=_slot(location)))
         except OSError as cause:
             raise self._slot_error(cause, f"deleting the rule in slot {location}", location) from cause
 
@@ -217,7 +251,7 @@ class NtupleTable:
             flags, count = self._count()
             request = encode_request(_LIST, count=count)[:_LOCATIONS_START] + bytes(4 * count + 4)
             try:
-                answer = self._kernel.ethtool(self._ifname, request)
+                answer = self._ask(request)
             except OSError as cause:
                 if cause.errno == errno.EMSGSIZE:
                     continue
@@ -235,7 +269,7 @@ class NtupleTable:
 
     def _count(self) -> tuple[int, int]:
         try:
-            answer = self._kernel.ethtool(self._ifname, encode_request(_COUNT))
+            answer = self._ask(encode_request(_COUNT))
         except OSError as cause:
             raise self._error(cause, "counting the rules") from cause
         flags, count = table_of(answer)

@@ -138,7 +138,8 @@ class NtupleTables(Mechanism):
             raise
 
     def _open(self) -> NtupleTable:
-        return NtupleTable(self.nic.kernel, self.nic.pf().ifname, device=self.nic.device)
+        pf = self.nic.pf()
+        return NtupleTable(self.nic.kernel, pf.ifname, device=self.nic.device, ifindex=pf.ifindex)
 
     def _taken(self, table: NtupleTable, placements: Sequence[Placement]) -> set[int]:
         """Return the slots in use, where slots are asked for: most drivers replace what is in one without a word."""

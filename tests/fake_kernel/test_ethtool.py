@@ -269,3 +269,22 @@ def test_the_decoder_reads_what_the_encoder_wrote_and_shares_nothing_with_it(rul
     asked = rxnfc.decode(encode_rule(0x32, rule))
     assert (asked.match, asked.action, asked.location) == (rule.match, rule.fate, rule.location)
     assert asked.flow_type.removesuffix("_group") == rule.flow.name.lower()
+
+
+def test_rules_do_not_go_to_the_device_that_has_the_name_by_now(monkeypatch):
+    kernel, nic = plugged("ixgbe", prepared=True)
+    ifindex = kernel.world.netdev_named("enp3s0f0").ifindex
+    rule = lower_rule(
+        FlowRule(match=Match.of(ipv4_dst="10.0.0.2", ip_proto=17, tp_dst=53), actions=(Drop(),)), location=5
+    )
+    with pytest.raises(DeviceGoneError, match="is the name of network device") as before:
+        NtupleTable(kernel, "enp3s0f0", ifindex=ifindex + 100).insert(rule)
+    assert not before.value.uncertain
+    assert nic.device.table("fdir").entries == {}
+    table = NtupleTable(kernel, "enp3s0f0", ifindex=ifindex)
+    assert table.insert(rule) == 5
+    answers = iter([str(ifindex).encode(), b"99"])
+    monkeypatch.setattr(kernel, "read_sysfs", lambda _path: next(answers))
+    with pytest.raises(DeviceGoneError) as after:
+        table.delete(5)
+    assert after.value.uncertain
