@@ -327,7 +327,7 @@ def range_of_ids_is_no_capacity():
     does="Making VFs takes all queues but one from the PF, and rules that name them stay.",
     instead="Refused while such rules are there, with their queues.",
     by="nicoffload.linux.functions.LinuxFunctions._refuse_if_queues_go",
-    off=replaced("nicoffload.linux.functions.LinuxFunctions._refuse_if_queues_go", lambda self: None),
+    off=replaced("nicoffload.linux.functions.LinuxFunctions._refuse_if_queues_go", lambda self, count: None),
 )
 def vfs_take_the_queues_of_rules():
     nic = live("igb_i350")
