@@ -140,7 +140,7 @@ def _flower_options(options: bytes) -> None:
 
 
 def _u32_options(options: bytes) -> None:
-    keys, _, _ = u32.decode(parse(options))
+    keys, _, _, _ = u32.decode(parse(options))
     u32.decode_match(0x0800, keys)
 
 
