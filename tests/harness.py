@@ -6,6 +6,7 @@ It is loaded by name (``-p tests.harness`` in pyproject.toml), so that tests/ an
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control lets what it puts into the background ignore SIGINT, and its children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):  # under xdist only the controller sees every report
         config.pluginmanager.register(SkipBudget(int(config.getini("skip_budget"))), "skip-budget")
 

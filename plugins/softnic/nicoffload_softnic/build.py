@@ -169,26 +169,28 @@ def find_all(kernel: Kernel) -> Sequence[Found]:
             continue
         name = namespace.removeprefix(prefix)
         try:
-            opened = open_path(kernel, name)
+            found.append(_look(kernel, name))
         except AccessDeniedError:
             raise
         except NicOffloadError as cause:
-            found.append(Found(name=name, problem=cause.message))
-            continue
-        try:
-            found.append(
-                Found(
-                    name=name,
-                    family=opened.family,
-                    data_path=opened.kind,
-                    vfs=opened.vfs,
-                    rows=opened.rows,
-                    in_use=opened.rules_in_use(),
-                )
-            )
-        finally:
-            opened.close()
+            if namespace in kernel.namespaces():  # else somebody destroyed it while it was looked at
+                found.append(Found(name=name, problem=cause.message))
     return found
+
+
+def _look(kernel: Kernel, name: str) -> Found:
+    opened = open_path(kernel, name)
+    try:
+        return Found(
+            name=name,
+            family=opened.family,
+            data_path=opened.kind,
+            vfs=opened.vfs,
+            rows=opened.rows,
+            in_use=opened.rules_in_use(),
+        )
+    finally:
+        opened.close()
 
 
 def _check(wanted: Wanted) -> None:
