@@ -126,7 +126,8 @@ def check(document):
     assert shares[("bridge", "offloaded")] > 0.9
     assert shares.get(("ovs", "manager"), 1) > 0.9
     assert all(rate["goodput_bps"] > 0 and not rate["error"] for rate in document["rates"])
-    assert all(rate["cpu_s_per_gb"] > rate["ends_s_per_gb"] > 0 for rate in document["rates"])
+    # Offloaded, all the kernel's work can fall into the time of those who send: nothing else may be left.
+    assert all(rate["cpu_s_per_gb"] >= rate["ends_s_per_gb"] > 0 for rate in document["rates"])
     assert document["peaks"][0]["received_pps"] > 0
     (udp,) = document["udp"]
     assert (udp["switches"], udp["lost"], udp["duplicated"]) == (20, 0, 0)
