@@ -21,7 +21,7 @@ from nicoffload.model import (
     format_switch_port,
 )
 from nicoffload.profiles.types import Table
-from nicoffload_softnic import layout, ports, shaper
+from nicoffload_softnic import layout, links, ports, shaper
 from nicoffload_softnic.device import SoftDevice
 from nicoffload_softnic.flows import SoftFlows
 from nicoffload_softnic.path import VfSettings, cut_off, other_version
@@ -109,6 +109,12 @@ class EbpfPath(SoftDevice):
         if veth.find_link(self.netlink, ifindex) is not None:
             veth.delete_link(self.netlink, ifindex)
         ports.add_pair(self, number, representor=False, home=home)
+
+    def complete(self, home: int) -> None:
+        """Make ends that are missing or have no program; the settings are in the maps, and stay."""
+        for vf in range(self.vfs):
+            if ports.complete(self, vf, home) and (mac := self.settings(vf).mac):
+                links.set_own_mac(self, vf, mac)
 
     def counts(self) -> Sequence[TrafficStats]:
         """Return the counters of uplink, PF and VFs, from the data path's memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from nicoffload.driver import Driver, DriverFactory, OpenContext
@@ -11,6 +12,7 @@ from nicoffload.profiles.types import NicProfile
 from nicoffload_softnic import build, names
 from nicoffload_softnic.driver import SoftDriver
 from nicoffload_softnic.finding import open_path
+from nicoffload_softnic.path import DataPath
 from nicoffload_softnic.wire import raise_links
 
 
@@ -39,9 +41,22 @@ class SoftFactory(DriverFactory):
         """
         short = names.checked(name.removeprefix(names.PREFIX))
         device = open_path(context.kernel, short)
-        profile = context.profiles.get(device.family)
-        raise_links(device)
-        return SoftDriver(device, profile, make_info(short, profile), context.monotonic_s)
+        try:
+            profile = context.profiles.get(device.family)
+            _complete(device)
+            raise_links(device)
+            return SoftDriver(device, profile, make_info(short, profile), context.monotonic_s)
+        except BaseException:
+            device.close()
+            raise
+
+
+def _complete(device: DataPath) -> None:
+    home = device.kernel.open_namespace()
+    try:
+        device.complete(home)
+    finally:
+        os.close(home)
 
 
 def make_info(name: str, profile: NicProfile) -> DeviceInfo:

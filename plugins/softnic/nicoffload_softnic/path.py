@@ -155,6 +155,14 @@ class DataPath(ABC):
         """Make a VF's device anew, down; its settings stay."""
 
     @abstractmethod
+    def complete(self, home: int) -> None:
+        """Make what VFs lack since a process was killed that made or renewed them. Repeatable.
+
+        Args:
+            home: Descriptor of the namespace where their devices appear.
+        """
+
+    @abstractmethod
     def counts(self) -> Sequence[TrafficStats]:
         """Return the counters of uplink, PF and VFs."""
 
@@ -167,10 +175,10 @@ class DataPath(ABC):
         found = veth.find_link(self.netlink, layout.ifindex_of(layout.UPLINK))
         return found is not None and found.carrier
 
-    def has_link(self, vf: int) -> bool:
-        """Tell whether a VF's link is set up on our side."""
+    def has_link(self, vf: int) -> bool | None:
+        """Tell whether a VF's link is set up on our side; None while it has no device, as while it is made anew."""
         found = veth.find_link(self.netlink, layout.ifindex_of(layout.FIRST_VF + vf))
-        return found is not None and found.up
+        return None if found is None else found.up
 
     def check_alive(self) -> None:
         """Find out whether the NIC still exists.

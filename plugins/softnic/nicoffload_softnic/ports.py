@@ -64,6 +64,33 @@ def remove_vf(device: SoftDevice, index: int) -> None:
             veth.delete_link(device.netlink, ifindex)
 
 
+def complete(device: SoftDevice, index: int, home: int) -> bool:
+    """Make the pairs of a VF anew that are gone or have no program, for their maker was killed.
+
+    Args:
+        device: The NIC.
+        index: Of the VF.
+        home: Descriptor of the namespace where its devices appear.
+
+    Returns:
+        Whether the VF's own device is a new one.
+    """
+    number = layout.FIRST_VF + index
+    is_down = bool(device.port(number)["flags"] & layout.PORT_DOWN)
+    is_new = False
+    for representor in (False, True):
+        ifindex = layout.representor_of(number) if representor else layout.ifindex_of(number)
+        found = veth.find_link(device.netlink, ifindex)
+        if found is None or bpf_filter.attached(device.netlink, Hook.ingress(ifindex)) is None:
+            if found is not None:
+                veth.delete_link(device.netlink, ifindex)
+            add_pair(device, number, representor=representor, home=home)
+            is_new |= not representor
+        if not representor and is_down:
+            veth.set_up(device.netlink, ifindex, up=False)
+    return is_new
+
+
 def add_pair(device: SoftDevice, number: int, *, representor: bool, home: int) -> None:
     """Make the pair of a VF or of its representor, with its program."""
     index = number - layout.FIRST_VF

@@ -20,7 +20,7 @@ def raise_links(path: DataPath) -> None:
     if not path.has_wire():
         return
     for vf in range(path.vfs):
-        if path.settings(vf).link_state is LinkState.AUTO and not path.has_link(vf):
+        if path.settings(vf).link_state is LinkState.AUTO and path.has_link(vf) is False:
             path.set_link(vf, up=True)
 
 
@@ -55,7 +55,7 @@ class WireUpkeep(Upkeep):
         late = [
             vf
             for vf in range(path.vfs)
-            if path.settings(vf).link_state is LinkState.AUTO and path.has_link(vf) is not up
+            if path.settings(vf).link_state is LinkState.AUTO and path.has_link(vf) is (not up)
         ]
         for vf in late:
             path.set_link(vf, up=up)

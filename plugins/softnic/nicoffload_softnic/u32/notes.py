@@ -10,6 +10,7 @@ from nicoffload.kernel.netlink import Netlink
 from nicoffload.model import LinkState, RateLimit
 from nicoffload_softnic import layout
 from nicoffload_softnic.path import VfSettings
+from nicoffload_softnic.u32.places import queue_of
 
 _MARK = "nicoffload-u32"
 _UPLINK = layout.ifindex_of(layout.UPLINK)
@@ -36,15 +37,17 @@ class NicNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VfNote:
-    """What is kept on a VF's device.
+    """What is kept of a VF, on the device of its queue: that stays while the VF's own is made anew.
 
     Args:
         settings: What is set.
         epoch: Grows as its counters start anew.
+        whole: False from before its device is removed to be made anew until that is done.
     """
 
     settings: VfSettings
     epoch: int = 0
+    whole: bool = True
 
 
 def is_there(netlink: Netlink) -> bool:
@@ -84,8 +87,8 @@ def count_change(netlink: Netlink) -> int:
 
 
 def read_vf(netlink: Netlink, vf: int) -> VfNote | None:
-    """Return what is kept on a VF's device; None where nothing is: it is half made, or gone."""
-    words = _read(netlink, layout.ifindex_of(layout.FIRST_VF + vf))
+    """Return what is kept of a VF; None where nothing is: it is half made, or gone."""
+    words = _read(netlink, queue_of(layout.FIRST_VF + vf))
     if words is None:
         return None
     return VfNote(
@@ -97,22 +100,23 @@ def read_vf(netlink: Netlink, vf: int) -> VfNote | None:
             rate=RateLimit(max_tx_bps=int(words["max"]) or None),
         ),
         epoch=int(words["epoch"]),
+        whole=words["whole"] == "1",
     )
 
 
 def write_vf(netlink: Netlink, vf: int, note: VfNote) -> None:
-    """Keep it on the VF's device."""
+    """Keep it."""
     kept = note.settings
     text = f"{_MARK} mac={kept.mac:012x} spoof={kept.spoof_check:d} trust={kept.trust:d}"
     text += f" link={kept.link_state.value} max={kept.rate.max_tx_bps or 0} epoch={note.epoch}"
-    veth.set_alias(netlink, layout.ifindex_of(layout.FIRST_VF + vf), text)
+    veth.set_alias(netlink, queue_of(layout.FIRST_VF + vf), f"{text} whole={note.whole:d}")
 
 
 def count_vfs(netlink: Netlink) -> int:
     """Return how many VFs are there, one after the other."""
     noted = {one.ifindex for one in veth.links(netlink) if one.alias.startswith(_MARK)}
     number = layout.FIRST_VF
-    while layout.ifindex_of(number) in noted:
+    while queue_of(number) in noted:
         number += 1
     return number - layout.FIRST_VF
 

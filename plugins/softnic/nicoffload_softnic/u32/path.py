@@ -16,11 +16,12 @@ from nicoffload.kernel.seam import Kernel
 from nicoffload.kernel.tc import OWN_ROOT, Hook, Mirred, U32Filter, U32Filters, U32Key, htb
 from nicoffload.model import ByteBasis, CounterFacts, TrafficStats, format_switch_port
 from nicoffload.profiles.types import Table
-from nicoffload_softnic import layout, names
+from nicoffload_softnic import layout, links, names
+from nicoffload_softnic.functions import is_up
 from nicoffload_softnic.path import DataPath, VfSettings, cut_off, inside, other_version
 from nicoffload_softnic.u32 import notes, pairs, renewal, words
 from nicoffload_softnic.u32.flows import U32Flows
-from nicoffload_softnic.u32.places import ALL, GUARD_PREF, SHAPER_PREF, SINK, hook_of, queue_of
+from nicoffload_softnic.u32.places import ALL, GUARD_PREF, SHAPER_PREF, SINK, hook_of, queue_of, stand_in_of
 
 _HTB = 1 << 16
 _HTB_CLASS = _HTB | 1
@@ -113,21 +114,24 @@ class U32Path(DataPath):
     def remove_vf(self, index: int) -> None:
         """Remove the last VF and its representor."""
         number = layout.FIRST_VF + index
-        for ifindex in (layout.ifindex_of(number), layout.representor_of(number), queue_of(number)):
+        # The queue first: its note is what makes a VF of the rest.
+        for ifindex in (queue_of(number), layout.ifindex_of(number), layout.representor_of(number)):
             if veth.find_link(self.netlink, ifindex) is not None:
                 veth.delete_link(self.netlink, ifindex)
 
     def renew_vf(self, index: int, home: int) -> None:
         """Make a VF's device anew, down; its settings stay, and its rules."""
-        note, number = self._note_of(index), layout.FIRST_VF + index
-        ifindex = layout.ifindex_of(number)
-        led_there = renewal.leading_to(self, ifindex)
-        veth.delete_link(self.netlink, ifindex)
-        pairs.add_vf(self, index, home)
-        pairs.lead_from_representor(self, number)
-        renewal.lead_again(self, led_there)
-        notes.write_vf(self.netlink, index, replace(note, epoch=note.epoch + 1))
-        self._guard_received(index, note.settings)
+        self._make_anew(index, home)
+
+    def complete(self, home: int) -> None:
+        """Make devices of VFs that are missing or half made; their settings and rules stay."""
+        for vf in range(self.vfs):
+            if not self._note_of(vf).whole:
+                self._make_anew(vf, home)
+                settings = self.settings(vf)
+                if settings.mac:
+                    links.set_own_mac(self, vf, settings.mac)
+                self.set_link(vf, up=is_up(self, settings.link_state))
 
     def counts(self) -> Sequence[TrafficStats]:
         """Return the counters of the kernel's devices, each seen from the port."""
@@ -176,6 +180,20 @@ class U32Path(DataPath):
             queued = 0
         found["tx_dropped"] = (found["tx_dropped"] or 0) + queued
         return found
+
+    def _make_anew(self, vf: int, home: int) -> None:
+        """Make a VF's device anew; its note says so until all is done, for the next who opens the NIC."""
+        note, number = self._note_of(vf), layout.FIRST_VF + vf
+        notes.write_vf(self.netlink, vf, replace(note, whole=False))
+        ifindex = layout.ifindex_of(number)
+        if veth.find_link(self.netlink, ifindex) is not None:
+            renewal.lead(self, ifindex, stand_in_of(number))
+            veth.delete_link(self.netlink, ifindex)
+        pairs.add_vf(self, vf, home)
+        pairs.lead_from_representor(self, number)
+        renewal.lead(self, stand_in_of(number), ifindex)
+        self._guard_received(vf, note.settings)
+        notes.write_vf(self.netlink, vf, replace(note, epoch=note.epoch + 1, whole=True))
 
     def _note_of(self, vf: int) -> notes.VfNote:
         note = notes.read_vf(self.netlink, vf)

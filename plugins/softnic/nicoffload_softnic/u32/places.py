@@ -35,3 +35,15 @@ def hook_of(number: int) -> Hook:
 def queue_of(number: int) -> int:
     """Return the number of the device through which a VF with a limit sends; the next one is its other end."""
     return _FIRST_QUEUE + 2 * number
+
+
+def stand_in_of(number: int) -> int:
+    """Return the device to which rules lead while a VF's own is made anew: that of its queue, where packets end."""
+    return queue_of(number) + 1
+
+
+def port_behind(ifindex: int) -> int:
+    """Return the port to which a redirection leads, by its device."""
+    if ifindex >= _FIRST_QUEUE:
+        return (ifindex - _FIRST_QUEUE) // 2
+    return layout.port_of(ifindex)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nicoffload.kernel.tc import Mirred, U32State
+from nicoffload.kernel.tc import Mirred, U32Filter, U32State
 from nicoffload_softnic import layout
 from nicoffload_softnic.u32 import notes, pairs
 from nicoffload_softnic.u32.places import hook_of
@@ -16,27 +15,36 @@ if TYPE_CHECKING:
     from nicoffload_softnic.u32.path import U32Path
 
 
-def leading_to(path: U32Path, ifindex: int) -> Mapping[int, Sequence[U32State]]:
-    """Return the filters of rules that lead to a device, by the port that they are at."""
-    found = {}
+def lead(path: U32Path, before: int, after: int) -> None:
+    """Lead rules to another device; their counters begin a new epoch.
+
+    Args:
+        path: The NIC's data path.
+        before: The device that they lead to.
+        after: The one that they lead to from now on.
+    """
+    generation = notes.count_change(path.netlink)
     for port in range(layout.FIRST_VF + path.vfs):
         with path.filters(hook_of(port)) as filters:
-            found[port] = [
-                state
-                for state in filters.dump()
-                if state.item.rule_id is not None
-                and any(isinstance(one, Mirred) and one.ifindex == ifindex for one in state.item.actions)
-            ]
-    return found
-
-
-def lead_again(path: U32Path, found: Mapping[int, Sequence[U32State]]) -> None:
-    """Put filters in again, now that their device is there again; their counters begin a new epoch."""
-    generation = notes.count_change(path.netlink)
-    for port, states in found.items():
-        if not states:
-            continue
-        with path.filters(hook_of(port)) as filters:
+            states = [state for state in filters.dump() if _leads_to(state, before)]
+            if not states:
+                continue
             filters.delete_many([state.ref for state in states])
-            pairs.add_all(filters, [replace(in_epoch(state.item, generation), node=0) for state in states])
+            pairs.add_all(
+                filters, [in_epoch(_led(state.item, before, after), generation) for state in states]
+            )
     notes.count_change(path.netlink)
+
+
+def _leads_to(state: U32State, ifindex: int) -> bool:
+    return state.item.rule_id is not None and any(
+        isinstance(one, Mirred) and one.ifindex == ifindex for one in state.item.actions
+    )
+
+
+def _led(item: U32Filter, before: int, after: int) -> U32Filter:
+    changed = tuple(
+        replace(one, ifindex=after) if isinstance(one, Mirred) and one.ifindex == before else one
+        for one in item.actions
+    )
+    return replace(item, actions=changed, node=0)

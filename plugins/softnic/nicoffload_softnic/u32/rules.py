@@ -10,7 +10,7 @@ from nicoffload.kernel.tc import OWN_ROOT, FilterRef, Mirred, U32Filter, U32Filt
 from nicoffload.model import FlowRule
 from nicoffload_softnic import actions, layout
 from nicoffload_softnic.u32 import words
-from nicoffload_softnic.u32.places import ALL, FIRST_RULE_PREF, LAST_RULE_PREF, SINK, pref_of
+from nicoffload_softnic.u32.places import ALL, FIRST_RULE_PREF, LAST_RULE_PREF, SINK, port_behind, pref_of
 from nicoffload_softnic.u32.words import Form
 
 _TABLES = range(1, 0x800)
@@ -182,9 +182,9 @@ def _rule(port: int, state: U32State) -> FlowRule:
     out = mirror = layout.NO_PORT
     for action in state.item.actions:
         if isinstance(action, Mirred) and action.copy:
-            mirror = layout.port_of(action.ifindex)
+            mirror = port_behind(action.ifindex)
         elif isinstance(action, Mirred) and action.ifindex != SINK:
-            out = layout.port_of(action.ifindex)
+            out = port_behind(action.ifindex)
     assert state.item.rule_id is not None, "only filters with a cookie are ours"
     return FlowRule(
         match=words.decode(state.item.keys, port if flags & _NAMED else None),
