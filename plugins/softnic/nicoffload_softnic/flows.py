@@ -70,8 +70,9 @@ class SoftFlows(FlowFilters):
         for index, placement in enumerate(placements):
             # Equal shapes are one object, so that its id will do; two that are not end in one class all the same.
             groups.setdefault(id(placement.rule.match.shape), []).append(index)
-        for chosen in groups.values():
-            self._create_alike(placements, chosen, outcomes)
+        with self._store.doubted_if_cut_off():
+            for chosen in groups.values():
+                self._create_alike(placements, chosen, outcomes)
         return outcomes
 
     def destroy_many(self, refs: Sequence[RuleRef]) -> Sequence[NicOffloadError | None]:
@@ -80,15 +81,16 @@ class SoftFlows(FlowFilters):
         answers: list[NicOffloadError | None] = [None] * len(refs)
         slots: list[int] = []
         places: list[int] = []
-        for index, ref in enumerate(refs):
-            slot = self._slots.pop(ref.rule_id.int, None) if ref.rule_id is not None else None
-            if slot is None:
-                answers[index] = self._missing(ref)
-            else:
-                slots.append(slot)
-                places.append(index)
-        if slots:
-            self._remove(refs, answers, slots, places)
+        with self._store.doubted_if_cut_off():
+            for index, ref in enumerate(refs):
+                slot = self._slots.pop(ref.rule_id.int, None) if ref.rule_id is not None else None
+                if slot is None:
+                    answers[index] = self._missing(ref)
+                else:
+                    slots.append(slot)
+                    places.append(index)
+            if slots:
+                self._remove(refs, answers, slots, places)
         return answers
 
     def dump(self, refs: Sequence[RuleRef] | None = None) -> Sequence[InstalledRule]:
@@ -161,16 +163,17 @@ class SoftFlows(FlowFilters):
         if self._store.is_current():
             return
         self._device.check_alive()
-        self._store.read()
         store = self._store
-        slots = np.flatnonzero(store.used)
-        ids = store.records["rule_id"][slots]
-        self._slots = {
-            int.from_bytes(one, "big"): slot for one, slot in zip(_rows(ids), slots.tolist(), strict=True)
-        }
-        self._by_key = dict(zip(_rows(store.keys[slots]), slots.tolist(), strict=True))
-        self._rules = [None] * self._device.rows
-        self._asked = None
+        with store.doubted_if_cut_off():
+            store.read()
+            slots = np.flatnonzero(store.used)
+            ids = store.records["rule_id"][slots]
+            self._slots = {
+                int.from_bytes(one, "big"): slot for one, slot in zip(_rows(ids), slots.tolist(), strict=True)
+            }
+            self._by_key = dict(zip(_rows(store.keys[slots]), slots.tolist(), strict=True))
+            self._rules = [None] * self._device.rows
+            self._asked = None
 
     def _create_alike(
         self, placements: Sequence[Placement], chosen: Sequence[int], outcomes: list[Outcome]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +77,15 @@ class FlowStore:
         return len(self._free)
 
     def is_current(self) -> bool:
-        """Tell whether nobody else changed the rules since they were read."""
-        return self._generation == int(self._device.config["generation"])
+        """Tell whether nobody else changed the rules since they were read, or is about to."""
+        generation = int(self._device.config["generation"])
+        return self._generation == generation and not generation & 1
 
     def read(self) -> None:
         """Read all rules and classes from the kernel."""
         device = self._device
-        self._generation = int(device.config["generation"])
+        self._generation = -1
+        generation = int(device.config["generation"])
         keys, flows = self.read_kernel()
         slots = flows["slot"].astype(np.int64)
         self.used[:] = False
@@ -98,6 +102,7 @@ class FlowStore:
             if one is None:
                 raise KernelError("rules of a class that the data path does not know", device=self._name)
             one.rules = int(counts[number])
+        self._generation = generation
 
     def read_kernel(self) -> tuple[Bytes, Any]:
         """Return keys and flows as they are in the data path's maps, in the order of their slots.
@@ -139,21 +144,21 @@ class FlowStore:
         one = self.classes.find(block.mask, named=block.named)
         if one is None:
             return np.zeros(0, np.int64), _too_many_classes(self._name)
-        slots = self._take(count)
-        flows, records = self._fill(block, slots)
-        keys = _with_class(block.keys, one)
-        self.classes.raise_rank({one.number: int(flows["rank"].max())})
-        target, kept = self._place(one, keys)
-        written, number = target.update_many(kept, _as_bytes(flows))
-        one.rules += written
-        at = span(slots[:written])
-        self.used[at] = True
-        _whole(self.keys)[at] = _whole(keys)[:written]
-        _whole(self.flows)[at] = _whole(flows)[:written]
-        _whole(self.records)[at] = _whole(records)[:written]
-        if written < count:
-            self._free = np.concatenate([slots[written:], self._free])
-        self._changed()
+        with self._changing():
+            slots = self._take(count)
+            flows, records = self._fill(block, slots)
+            keys = _with_class(block.keys, one)
+            self.classes.raise_rank({one.number: int(flows["rank"].max())})
+            target, kept = self._place(one, keys)
+            written, number = target.update_many(kept, _as_bytes(flows))
+            one.rules += written
+            at = span(slots[:written])
+            self.used[at] = True
+            _whole(self.keys)[at] = _whole(keys)[:written]
+            _whole(self.flows)[at] = _whole(flows)[:written]
+            _whole(self.records)[at] = _whole(records)[:written]
+            if written < count:
+                self._free = np.concatenate([slots[written:], self._free])
         if not number:
             return slots, None
         return slots[:written], from_errno(
@@ -164,12 +169,13 @@ class FlowStore:
         """Take rules out; returns for each whether it was there."""
         there = np.ones(len(slots), np.bool_)
         numbers = _class_numbers(self.keys[slots])
-        for number in np.unique(numbers).tolist():
-            one = self.classes.by_number(number)
-            assert one is not None, "a rule's class is there as long as the rule"
-            places = np.flatnonzero(numbers == number)
-            there[places] = self._remove_alike(one, slots[places])
-        self._forget(slots)
+        with self._changing():
+            for number in np.unique(numbers).tolist():
+                one = self.classes.by_number(number)
+                assert one is not None, "a rule's class is there as long as the rule"
+                places = np.flatnonzero(numbers == number)
+                there[places] = self._remove_alike(one, slots[places])
+            self._forget(slots)
         return there
 
     def _remove_alike(self, one: MaskClass, slots: Slots) -> npt.NDArray[np.bool_]:
@@ -182,7 +188,6 @@ class FlowStore:
             if not number:
                 break
             if number != errno.ENOENT:
-                self._generation = -1  # what went and what stayed has to be read
                 raise from_errno(
                     number, "the data path's map kept a rule", capability="flow_filters", device=self._name
                 )
@@ -201,7 +206,6 @@ class FlowStore:
         self._free = np.concatenate([self._free, slots])
         self._unsettled += len(slots)
         self.classes.shrink()
-        self._changed()
 
     def _take(self, count: int) -> Slots:
         """Return free slots, the longest free first, with counters that start at nothing."""
@@ -234,9 +238,27 @@ class FlowStore:
         flows["mirror"] = block.mirror
         return flows, records
 
-    def _changed(self) -> None:
-        self._generation = int(self._device.config["generation"]) + 1
-        self._device.config["generation"] = self._generation
+    @contextmanager
+    def doubted_if_cut_off(self) -> Iterator[None]:
+        """Read all anew before the next use, where an exception or Ctrl-C ends the context."""
+        try:
+            yield
+        except BaseException:
+            self._generation = -1
+            raise
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let other processes know of a change: its generation is odd until it is over, and stays so after a kill."""
+        config = self._device.config
+        self._generation = -1  # where it is cut off, all is read anew
+        config["generation"] = int(config["generation"]) + 1 | 1
+        try:
+            yield
+        finally:
+            changed = (int(config["generation"]) | 1) + 1
+            config["generation"] = changed
+        self._generation = changed
 
     @property
     def _name(self) -> str:

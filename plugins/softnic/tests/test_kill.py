@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import softrig
 from packets import ip4
 
 from nicoffload import load_registry
+from nicoffload.driver import Placement, RuleRef
+from nicoffload.kernel.bpf import BpfMap
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.model import FlowRule, Match, ToVf, VfConfig
 from nicoffload_softnic import names, ports
@@ -59,7 +67,7 @@ def test_a_vf_whose_reset_was_cut_off_is_made_whole_by_the_next_open(
             nic.add_flows([flow(0), flow(1)])
             nic.configure_vfs([VfConfig(vf=0, mac=MAC)])
         with LinuxKernel().namespace(f"/run/netns/{rig.home}"):
-            driver = load_registry(only=["softnic"]).open(rig.nic_name)
+            driver = opened(rig)
             with monkeypatch.context() as patch:
                 patch.setattr(place, call, end_here)
                 with pytest.raises(KilledError):
@@ -77,3 +85,71 @@ def test_a_vf_whose_reset_was_cut_off_is_made_whole_by_the_next_open(
             frame = packet(vf)
             assert rig.sent_and_seen("wire", frame) == {f"vf{vf}": [frame]}
         rig.taps["vf0"].close()
+
+
+def opened(rig):
+    return load_registry(only=["softnic"]).open(rig.nic_name)
+
+
+def placed(*numbers):
+    rules = [FlowRule(match=Match.of(ipv4_dst=0x0A00_0000 + one), actions=(ToVf(vf=0),)) for one in numbers]
+    return [Placement(rule=rule, table="flows", flow_type="ip4") for rule in rules]
+
+
+@pytest.mark.parametrize("call", ["update_many", "delete_many"])
+def test_a_change_that_an_exception_cuts_off_leaves_no_row_behind(tmp_path, monkeypatch, call):
+    """As Ctrl-C does, behind the write to the map and before what is known of it."""
+    with (
+        softrig.rig(tmp_path, vfs=1, rows=4) as rig,
+        contextlib.closing(opened(rig)) as here,
+        contextlib.closing(opened(rig)) as there,
+    ):
+        refs = here.flow_filters.create_many(placed(1, 2))
+        assert len(there.flow_filters.dump()) == 2
+        filters = here.flow_filters
+        change = {
+            "update_many": lambda: filters.create_many(placed(3)),
+            "delete_many": lambda: filters.destroy_many(refs[:1]),
+        }[call]
+        whole = getattr(BpfMap, call)
+
+        def cut_off(*arguments):
+            whole(*arguments)
+            raise KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BpfMap, call, cut_off)
+            with pytest.raises(KilledError):
+                change()
+        left = 3 if call == "update_many" else 1
+        for driver in (here, there):
+            assert driver.flow_filters.tables()[0].in_use == len(driver.flow_filters.dump()) == left
+        outcomes = there.flow_filters.create_many(placed(*range(10, 14)))
+        assert sum(isinstance(one, RuleRef) for one in outcomes) == 4 - left
+        assert len(here.flow_filters.dump()) == 4
+
+
+def test_a_change_that_a_kill_cuts_off_is_seen_by_who_has_the_nic_open(tmp_path):
+    with softrig.rig(tmp_path, vfs=1, rows=4) as rig, contextlib.closing(opened(rig)) as here:
+        here.flow_filters.create_many(placed(1))
+        code = f"""
+            import os, signal
+            from nicoffload import load_registry
+            from nicoffload.driver import Placement
+            from nicoffload.kernel.bpf import BpfMap
+            from nicoffload.model import FlowRule, Match, ToVf
+            whole = BpfMap.update_many
+            def killed(*arguments):
+                whole(*arguments)
+                os.kill(os.getpid(), signal.SIGKILL)
+            BpfMap.update_many = killed
+            rule = FlowRule(match=Match.of(ipv4_dst="10.9.9.9"), actions=(ToVf(vf=0),))
+            driver = load_registry(only=["softnic"]).open({rig.nic_name!r})
+            driver.flow_filters.create_many([Placement(rule=rule, table="flows", flow_type="ip4")])
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert here.flow_filters.tables()[0].in_use == 2
+        outcomes = here.flow_filters.create_many(placed(2, 3, 4))
+        assert [isinstance(one, RuleRef) for one in outcomes] == [True, True, False]
+        assert len(here.flow_filters.dump()) == 4
