@@ -227,6 +227,6 @@ class Kernel(ABC):
         """Wait until no packet is on its way that entered a program before this call (a grace period of RCU).
 
         Raises:
-            OSError: ENOSYS: the kernel has no membarrier(2).
+            OSError: ENOSYS: the kernel has no membarrier(2); EINVAL: it runs CPUs without ticks (``nohz_full``).
         """
         raise OSError(errno.ENOSYS, "no membarrier(2) here")

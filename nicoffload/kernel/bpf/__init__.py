@@ -3,6 +3,7 @@
 from nicoffload.kernel.bpf.elf import MapShape, ObjectFile, read_object
 from nicoffload.kernel.bpf.maps import BpfMap, create_map, possible_cpus
 from nicoffload.kernel.bpf.programs import bind_map, load_program, maps_of_program, open_program, require_bpf
+from nicoffload.kernel.bpf.readers import await_readers
 from nicoffload.kernel.bpf.tcx import attach_ingress
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MapShape",
     "ObjectFile",
     "attach_ingress",
+    "await_readers",
     "bind_map",
     "create_map",
     "load_program",

@@ -198,13 +198,14 @@ class BpfMap:
         return from_errno(cause.errno or errno.EIO, f"{what} of map {self.name}", capability=_CAPABILITY)
 
 
-def create_map(kernel: Kernel, name: str, shape: MapShape) -> BpfMap:
+def create_map(kernel: Kernel, name: str, shape: MapShape, *, like: BpfMap | None = None) -> BpfMap:
     """Make a map.
 
     Args:
         kernel: Where.
         name: At most 15 letters, digits, underscores.
         shape: What it is like.
+        like: Of a map of maps: what those are like; None for another map.
 
     Raises:
         NicOffloadError: The kernel refuses.
@@ -216,7 +217,7 @@ def create_map(kernel: Kernel, name: str, shape: MapShape) -> BpfMap:
             shape.value_bytes,
             shape.max_entries,
             shape.flags,
-            0,
+            like.descriptor if like is not None else 0,
             0,
             name.encode()[:_NAME_BYTES],
         )

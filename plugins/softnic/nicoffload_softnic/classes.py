@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nicoffload.kernel.bpf import await_readers
 from nicoffload.kernel.seam import Kernel
 from nicoffload_softnic import layout
 
@@ -121,7 +122,7 @@ class ClassTable:
     def write(self) -> None:
         """Put the classes in force, all at once for each packet."""
         # A packet that began with the bank that is written now must be through with it.
-        self._kernel.await_readers()
+        await_readers(self._kernel)
         number = 1 - int(self._config["bank"])
         bank = self._banks[number]
         ordered = sorted(self._by_number.values(), key=lambda one: -one.max_rank)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nicoffload.errors import KernelError, NicOffloadError, ResourceExhaustedError, from_errno
-from nicoffload.kernel.bpf import BpfMap
+from nicoffload.kernel.bpf import BpfMap, await_readers
 from nicoffload_softnic import layout
 from nicoffload_softnic.classes import ClassTable, MaskClass
 from nicoffload_softnic.device import SoftDevice
@@ -211,7 +211,7 @@ class FlowStore:
         """Return free slots, the longest free first, with counters that start at nothing."""
         if len(self._free) - self._unsettled < count:
             # A packet that met the slot's old rule may still be about to count.
-            self._device.kernel.await_readers()
+            await_readers(self._device.kernel)
             self._unsettled = 0
         slots, self._free = self._free[:count], self._free[count:]
         counters = self._device.counters

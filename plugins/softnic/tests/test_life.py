@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
 import signal
@@ -21,8 +23,10 @@ from nicoffload.errors import (
     InvalidRequestError,
     KernelError,
     NotFoundError,
+    NotSupportedError,
     ResourceExhaustedError,
 )
+from nicoffload.kernel.bpf import await_readers
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.model import FlowRule, Match, RateLimit, ToUplink, ToVf
 from nicoffload_softnic import build, layout, names, ports
@@ -282,3 +286,24 @@ def test_a_wrong_number_or_name_makes_nothing(wanted):
     with pytest.raises(InvalidRequestError):
         build.create(kernel, build.Wanted(**({"name": "wrong0"} | wanted)))
     assert kernel.namespaces() == before
+
+
+def test_where_membarrier_is_refused_a_map_of_maps_is_waited_for(tmp_path, monkeypatch):
+    """As with `nohz_full`, where the kernel answers EINVAL (kernel/sched/membarrier.c)."""
+
+    def refused(_kernel):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(LinuxKernel, "await_readers", refused)
+    with softrig.rig(tmp_path, vfs=1) as rig, rig.open() as nic:
+        nic.add_flows([flow(1)])
+        assert len(nic.flows()) == 1
+        with contextlib.closing(driver_of(rig)) as driver:
+            monkeypatch.setattr(LinuxKernel, "bpf", refused_call)
+            with pytest.raises(NotSupportedError) as caught:
+                await_readers(driver.device.kernel)
+    assert "membarrier(2) answers EINVAL" in caught.value.reasons[0].message
+
+
+def refused_call(_kernel, _command, _attributes):
+    raise OSError(errno.EINVAL, "Invalid argument")
