@@ -187,7 +187,9 @@ class LinuxKernel(Kernel):
         return seen
 
     def _sightings_below(self) -> Sequence[Sighting]:
-        seen = [Sighting(pci_address=name) for name in self.list_sysfs("bus/pci/devices")]
+        seen: list[Sighting] = []
+        with contextlib.suppress(FileNotFoundError):  # a machine without PCI
+            seen += [Sighting(pci_address=name) for name in self.list_sysfs("bus/pci/devices")]
         for name in self.list_sysfs("class/net"):
             with contextlib.suppress(FileNotFoundError):  # it went meanwhile
                 parts = self.readlink_sysfs(f"class/net/{name}").split("/")

@@ -61,9 +61,9 @@ def renamed(command: str, ours, theirs) -> str:
 
 
 def run(lines: list[str], tell, sh) -> None:
-    for line in lines:
-        said = tell("sh", "-c", line)
-        assert said.status == 0, (line, said.err)
+    """Run commands in one shell: some set a variable that later ones use."""
+    said = tell("sh", "-exc", "\n".join(lines))
+    assert said.status == 0, (lines, said.err)
 
 
 def masked(value: object, nic) -> str:

@@ -89,6 +89,7 @@ def test_classes_programs_and_links(kernel, sh):
                     rate_bps=minor * 10 * MBPS,
                     ceil_bps=60_000 * MBPS,
                     burst_bytes=1 << 16,
+                    ceil_burst_bytes=1 << 16,
                 )
                 set_class(netlink, index, one)
             kernel.take()
