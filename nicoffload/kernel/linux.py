@@ -191,11 +191,18 @@ class LinuxKernel(Kernel):
         with contextlib.suppress(FileNotFoundError):  # a machine without PCI
             seen += [Sighting(pci_address=name) for name in self.list_sysfs("bus/pci/devices")]
         for name in self.list_sysfs("class/net"):
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+            try:
                 parts = self.readlink_sysfs(f"class/net/{name}").split("/")
-                address = next((part for part in reversed(parts) if _PCI_ADDRESS.fullmatch(part)), "")
-                if address:
-                    seen.append(Sighting(pci_address=address, ifname=name))
+            except OSError as cause:
+                if cause.errno not in {
+                    errno.ENOENT,
+                    errno.EINVAL,
+                }:  # it went meanwhile, or is no device (bonding_masters)
+                    raise
+                continue
+            address = next((part for part in reversed(parts) if _PCI_ADDRESS.fullmatch(part)), "")
+            if address:
+                seen.append(Sighting(pci_address=address, ifname=name))
         return seen
 
     def open_files(self) -> Sequence[OpenFiles]:
