@@ -194,10 +194,8 @@ class LinuxKernel(Kernel):
             try:
                 parts = self.readlink_sysfs(f"class/net/{name}").split("/")
             except OSError as cause:
-                if cause.errno not in {
-                    errno.ENOENT,
-                    errno.EINVAL,
-                }:  # it went meanwhile, or is no device (bonding_masters)
+                # It went meanwhile, or is no device (bonding_masters).
+                if cause.errno not in {errno.ENOENT, errno.EINVAL}:
                     raise
                 continue
             address = next((part for part in reversed(parts) if _PCI_ADDRESS.fullmatch(part)), "")
