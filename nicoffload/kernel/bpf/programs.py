@@ -36,6 +36,7 @@ def require_bpf(kernel: Kernel) -> None:
     Raises:
         AccessDeniedError: It may not.
         NotSupportedError: The kernel has none.
+        KernelError: ENOMEM: it has no memory.
     """
     try:
         create_map(
@@ -44,6 +45,8 @@ def require_bpf(kernel: Kernel) -> None:
     except AccessDeniedError:
         raise
     except (KernelError, NotSupportedError) as cause:
+        if cause.errno == errno.ENOMEM:
+            raise
         reason = Reason(
             code="bpf.missing",
             path="",

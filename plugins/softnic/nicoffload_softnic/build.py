@@ -89,6 +89,8 @@ def create(kernel: Kernel, wanted: Wanted) -> Made:
     try:
         require_bpf(kernel)
         _create(kernel, wanted, EbpfPath.kind)
+    except AccessDeniedError as cause:
+        raise _no_root(names.PREFIX + wanted.name) from cause
     except NotSupportedError as cause:
         _check_rows(wanted, U32Path.kind)
         _create(kernel, wanted, U32Path.kind)

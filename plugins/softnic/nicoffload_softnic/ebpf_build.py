@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 
+from nicoffload.errors import AccessDeniedError, NicOffloadError, NotSupportedError, Reason, errno_name
 from nicoffload.kernel import veth
 from nicoffload.kernel.bpf import BpfMap, bind_map, create_map, load_program, possible_cpus, read_object
 from nicoffload.kernel.netlink import Netlink
@@ -21,6 +23,7 @@ from nicoffload_softnic.ports import hang
 
 DEFAULT_ROWS = 65_536
 MAX_ROWS = 1 << 22
+_NOT_FOR_GOOD = frozenset({errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _ROOM = 2
 """The map of most rules is this much larger than it need be: fewer share a bucket, and a packet looks at fewer."""
 
@@ -36,8 +39,12 @@ def make(kernel: Kernel, wanted: Wanted) -> None:
     try:
         with inside(kernel, wanted.name) as within:
             netlink = Netlink(within, NETLINK_ROUTE, device=names.PREFIX + wanted.name)
-            _add_devices(within, netlink, wanted.name, home)
-        maps = _load(kernel, netlink, wanted.name, rows)
+            try:
+                _add_devices(within, netlink, wanted.name, home)
+                maps = _load(kernel, netlink, wanted.name, rows)
+            except BaseException:
+                netlink.close()
+                raise
         device = EbpfPath(kernel, wanted.name, netlink, maps)
         try:
             _write_config(device, wanted, rows)
@@ -97,13 +104,36 @@ def _load(kernel: Kernel, netlink: Netlink, nic: str, rows: int) -> Mapping[str,
             with inside(kernel, nic) as within:
                 for ifindex in ifindexes:
                     hang(within, netlink, ifindex, program, name)
-    except BaseException:
+    except BaseException as cause:
         for each in maps.values():
             each.close()
+        if isinstance(cause, NicOffloadError) and _is_lacking(cause):
+            raise _lacking(cause) from cause
         raise
     finally:
         close_quietly(*programs)
     return maps
+
+
+def _is_lacking(cause: NicOffloadError) -> bool:
+    """Tell whether a refusal is for what the kernel is, and not for who asks or for what is left."""
+    return not isinstance(cause, (AccessDeniedError, NotSupportedError)) and cause.errno not in _NOT_FOR_GOOD
+
+
+def _lacking(cause: NicOffloadError) -> NotSupportedError:
+    reason = Reason(
+        code="bpf.lacking",
+        path="",
+        message=cause.message,
+        errno=errno_name(cause.errno) if cause.errno else "",
+        source="ebpf_build.py: _load",
+    )
+    return NotSupportedError(
+        f"this kernel's eBPF is not enough for the data path: {cause.message}",
+        capability="bpf",
+        reasons=[reason],
+        hint="--data-path u32 needs none",
+    )
 
 
 def _write_config(device: EbpfPath, wanted: Wanted, rows: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +19,10 @@ from packets import MACS, arp, ip4, ip6
 from nicoffload import load_registry
 from nicoffload.driver import Placement
 from nicoffload.errors import (
+    AccessDeniedError,
     ConflictError,
     InvalidRequestError,
+    KernelError,
     NotFoundError,
     NotSupportedError,
     Reason,
@@ -436,6 +441,63 @@ def test_auto_takes_ebpf_where_it_works_and_says_why(tmp_path, kernel, taken):
             {"u32": 4095, "ebpf": 65_536}[taken],
             "",
         )
+
+
+class Refusing(LinuxKernel):
+    """This kernel, as one that refuses a command of bpf(2)."""
+
+    def __init__(self, command, number, flags=0):
+        super().__init__()
+        self.refused = (command, number, flags)
+
+    def bpf(self, command, attributes):
+        refused, number, flags = self.refused
+        asked = int.from_bytes(attributes[16:20], "little")
+        if command == refused and asked & flags == flags:
+            raise OSError(number, os.strerror(number))
+        return super().bpf(command, attributes)
+
+
+CREATE, LOAD, BIND_MAP, MMAPABLE = 0, 5, 35, 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        ((CREATE, errno.EINVAL, MMAPABLE), r"making map \w+ \(EINVAL\)"),
+        ((LOAD, errno.EACCES), "verifier refuses program"),
+        ((BIND_MAP, errno.EINVAL), r"binding map \w+ \(EINVAL\)"),
+    ],
+)
+def test_auto_takes_u32_where_the_kernels_ebpf_is_not_enough(refusal, why):
+    softrig.skip_without_root()
+    kernel, name = Refusing(*refusal), f"a{os.getpid() % 100000:x}"
+    try:
+        made = build.create(kernel, build.Wanted(name=name, vfs=0))
+        assert made.data_path == "u32"
+        assert re.search(why, made.why)
+    finally:
+        softrig.destroy_if_there(LinuxKernel(), name)
+    with pytest.raises(NotSupportedError, match="not enough for the data path"):
+        build.create(kernel, build.Wanted(name=name, vfs=0, data_path="ebpf"))
+    assert names.namespace_of(name) not in kernel.namespaces()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "message"),
+    [
+        ((CREATE, errno.EPERM), AccessDeniedError, "needs root"),
+        ((BIND_MAP, errno.EPERM), AccessDeniedError, "needs root"),
+        ((CREATE, errno.ENOMEM), KernelError, "no memory"),
+        ((LOAD, errno.ENOMEM), ResourceExhaustedError, "ENOMEM"),
+    ],
+)
+def test_auto_takes_nothing_where_the_process_may_not_or_memory_is_short(refusal, error, message):
+    softrig.skip_without_root()
+    kernel, name = Refusing(*refusal), f"b{os.getpid() % 100000:x}"
+    with pytest.raises(error, match=message):
+        build.create(kernel, build.Wanted(name=name, vfs=0))
+    assert names.namespace_of(name) not in kernel.namespaces()
 
 
 def test_a_table_larger_than_u32_has_is_refused_and_makes_nothing():
