@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     _add_rules(adding)
     adding.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     adding.add_argument(
-        "--explain", action="store_true", help="show place, caveats and the commands that would do the same"
+        "--explain", action="store_true", help="show also place, caveats and the commands that do the same"
     )
     adding.add_argument(
         "--best-effort", action="store_true", help="keep what succeeds when a rule is refused"
@@ -107,7 +107,7 @@ def _print_answer(answer: Placement | Refusal, session: Session) -> None:
     if rows := ladder_rows(answer):
         session.output.table(LADDER_COLUMNS, rows)
     else:
-        session.output.line("There is no coarser rule that this NIC could hold instead.")
+        session.output.line("None of the usual coarser rules fits this NIC as it is either.")
 
 
 def _add(args: argparse.Namespace, session: Session) -> int:

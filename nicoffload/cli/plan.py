@@ -39,11 +39,14 @@ def add(commands: Any) -> None:
         parser.add_argument(
             "--file", required=True, metavar="FILE", help="the state, as YAML or JSON; - for stdin"
         )
-        parser.add_argument("--explain", action="store_true", help="show the commands that would do the same")
+        parser.add_argument("--explain", action="store_true", help="show also the commands that do the same")
         parser.add_argument("--equivalents", action="store_true", dest="explain", help=argparse.SUPPRESS)
         if command is _apply:
             parser.add_argument("--yes", action="store_true", help="do it without asking")
             parser.add_argument("--dry-run", action="store_true", help="show the plan and do nothing")
+            parser.add_argument(
+                "--force", action="store_true", help="also while somebody holds a VF that it disturbs"
+            )
         add_common(parser)
         parser.set_defaults(command=command)
 
@@ -69,7 +72,7 @@ def _apply(args: argparse.Namespace, session: Session) -> int:
             session.output.note("Nothing done.")
             return 1
         with session.output.progress("applying", len(plan.steps)) as progress:
-            nic.apply(plan, progress=lambda done, _total, _what: progress(done))
+            nic.apply(plan, progress=lambda done, _total, _what: progress(done), force=args.force)
     if session.output.as_json:
         print_plan(plan, args, session, emulated=emulated, applied=True)
     else:

@@ -16,7 +16,7 @@ _SIGNS = {"add": "+", "remove": "-"}
 def add_previews(parser: argparse.ArgumentParser) -> None:
     """Add ``--dry-run`` and ``--explain`` to a command that changes a NIC."""
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
-    parser.add_argument("--explain", action="store_true", help="show the commands that would do the same")
+    parser.add_argument("--explain", action="store_true", help="show also the commands that do the same")
 
 
 def previewed(nic: Nic, desired: DesiredState, args: argparse.Namespace, session: Session) -> bool:

@@ -201,7 +201,9 @@ def inside(kernel: Kernel, name: str) -> Iterator[Kernel]:
     device = names.PREFIX + name
     if names.namespace_of(name) not in kernel.namespaces():
         raise NotFoundError(
-            "there is no such software NIC", device=device, hint=f"make it: nicoffload soft create {name}"
+            "there is no such software NIC",
+            device=device,
+            hint=f"see `nicoffload soft list`, or make it: `nicoffload soft create {name}`",
         )
     context = kernel.namespace(names.namespace_path(name))
     try:
