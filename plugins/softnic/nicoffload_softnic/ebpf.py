@@ -101,6 +101,7 @@ class EbpfPath(SoftDevice):
     def remove_vf(self, index: int) -> None:
         """Remove the last VF and its representor."""
         ports.remove_vf(self, index)
+        shaper.forget(self, index)
 
     def renew_vf(self, index: int, home: int) -> None:
         """Make a VF's device anew, down; its settings stay."""
@@ -118,7 +119,7 @@ class EbpfPath(SoftDevice):
 
     def counts(self) -> Sequence[TrafficStats]:
         """Return the counters of uplink, PF and VFs, from the data path's memory."""
-        queued = shaper.dropped(self) if shaper.is_active(self) else {}
+        queued = shaper.dropped(self)
         return [self._counts_of(number, queued) for number in range(layout.FIRST_VF + self.vfs)]
 
     def _counts_of(self, number: int, queued: Mapping[int, int]) -> TrafficStats:

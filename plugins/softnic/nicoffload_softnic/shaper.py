@@ -34,13 +34,6 @@ def is_needed(device: SoftDevice) -> bool:
     return bool(device.link_bps) or any(port["min_tx_bps"] or port["max_tx_bps"] for port in ports)
 
 
-def is_active(device: SoftDevice) -> bool:
-    """Tell whether a VF's packets go through the shaper."""
-    return any(
-        device.port(layout.FIRST_VF + index)["flags"] & layout.PORT_SHAPED for index in range(device.vfs)
-    )
-
-
 def apply(device: SoftDevice) -> None:
     """Make classes as the ports' rates say, and lead VFs through the shaper or past it. Repeatable.
 
@@ -74,6 +67,13 @@ def dropped(device: SoftDevice) -> Mapping[int, int]:
         return {one.class_id: one.dropped for one in htb.counters(device.netlink, layout.SHAPER_IN)}
     except NicOffloadError:  # a kernel without HTB has no classes
         return {}
+
+
+def forget(device: SoftDevice, vf: int) -> None:
+    """Remove the class of a VF that is removed: the next one of that number counts from nothing. Repeatable."""
+    class_id = int(device.port(layout.FIRST_VF + vf)["class_id"])
+    if class_id in dropped(device):
+        htb.delete_class(device.netlink, layout.SHAPER_IN, class_id)
 
 
 def _has_root(device: SoftDevice) -> bool:

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -307,3 +308,29 @@ def test_where_membarrier_is_refused_a_map_of_maps_is_waited_for(tmp_path, monke
 
 def refused_call(_kernel, _command, _attributes):
     raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_what_a_full_queue_dropped_stays_counted_when_the_rate_is_cleared(tmp_path):
+    with softrig.rig(tmp_path, vfs=1) as rig, rig.open() as nic:
+
+        def tx_dropped():
+            (found,) = [one for one in nic.stats() if one.name == "vf:0"]
+            return found.tx_dropped, found.epoch
+
+        rig.taps["vf0"].socket.setsockopt(
+            socket.SOL_SOCKET, 32, 8 << 20
+        )  # SO_SNDBUFFORCE: the queue is within it
+        nic.set_rates({0: RateLimit(max_tx_bps=1_000_000)})
+        for _ in range(1500):  # more than a large packet's worth at once, and a queue of 1000
+            rig.send("vf0", ip4(payload=b"z" * 1400))
+        limited, epoch = tx_dropped()
+        assert limited > 0
+        nic.set_rates({0: RateLimit()})
+        assert tx_dropped() == (limited, epoch)
+        nic.set_rates({0: RateLimit(max_tx_bps=1_000_000)})
+        assert tx_dropped()[0] >= limited
+        nic.set_vf_count(0)
+        nic.set_vf_count(1)
+        dropped, later = tx_dropped()
+        assert dropped == 0
+        assert later != epoch
