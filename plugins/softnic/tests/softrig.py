@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import socket
+import struct
 import subprocess
 from dataclasses import dataclass, field
 
@@ -47,6 +48,9 @@ def run(command):
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
+
+
+GSO_NONE, GSO_TCP4, GSO_UDP = 0, 1, 5  # of struct virtio_net_hdr
 
 
 class Tap:
@@ -91,6 +95,27 @@ class Tap:
         self.socket.close()
 
 
+def send_offloaded(namespace, ifname, frame, *, gso=GSO_NONE, linear=14, segment=0, checksum=(0, 0)):
+    """Send a frame with its offloads still to do.
+
+    Args:
+        namespace: Of the device.
+        ifname: The device.
+        frame: All of it.
+        gso: How it is to be cut.
+        linear: Bytes of its head that are not in pages of their own, where it is long.
+        segment: Bytes of payload in each segment.
+        checksum: Where the transport header is, and where in it the checksum; (0, 0) for none to do.
+    """
+    head = struct.pack("<BBHHHH", any(checksum), gso, linear, segment, *checksum)
+    with LinuxKernel().namespace(f"/run/netns/{namespace}"):
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sender.setsockopt(263, 15, 1)  # PACKET_VNET_HDR
+        sender.bind((ifname, 0))
+    with sender:
+        sender.send(head + frame)
+
+
 @dataclass
 class Rig:
     """A NIC and its surroundings: one namespace for the host and the wire, one for each VM."""
@@ -119,9 +144,13 @@ class Rig:
 
     def sent_and_seen(self, port, frame):
         """Send a frame into a port and return where it came out: port to frames."""
+        return self.seen_after(lambda: self.taps[port].send(frame))
+
+    def seen_after(self, send):
+        """Return where what a call sends came out: port to frames."""
         for tap in self.taps.values():
             tap.frames()
-        self.taps[port].send(frame)
+        send()
         seen = {}
         for _ in range(200):  # a soft interrupt may be left to ksoftirqd, which needs the CPU for a moment
             for name, tap in self.taps.items():

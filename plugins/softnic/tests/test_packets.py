@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import softrig
 from packets import MACS, arp, ip4, ip6
@@ -19,11 +21,14 @@ from nicoffload.model import (
     VfConfig,
     VlanTag,
 )
+from nicoffload_softnic import names
+from nicoffload_softnic.layout import FIRST_IFINDEX
 
 softrig.skip_without_root()
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("softnic")]
 
 TAG = (0x8100, 100)
+LATER = (44, b"\0" + struct.pack(">HI", 8, 7))  # IPv6's header of a fragment that is not the first
 
 
 def rule(actions, *, priority=None, **match):
@@ -67,6 +72,10 @@ CASES = {
     "sctp": (exact(132), ip4(proto=132)),
     "later fragment by address": ({"ipv4_dst": "10.0.0.1"}, ip4(frag=0x2005)),
     "a fragment, as such": ({"eth_type": 0x0800, "ip_frag": "later"}, ip4(frag=0x2005)),
+    "later fragment of ipv6 by protocol": (
+        {"ipv6_dst": "2001:db8::2", "ip_proto": 17},
+        ip6(extensions=[LATER]),
+    ),
     "nothing compared": ({}, arp()),
 }
 # ICMP's type and code are where a UDP header has its source port: 1000 is 0x03e8.
@@ -91,6 +100,10 @@ MISSES = {
     "another tag": (exact(vlan_vid=100), ip4(tags=[(0x8100, 101)])),
     "later fragment has no ports": (exact(), ip4(frag=0x2005)),
     "no ports at all": (exact(tp_src=0, tp_dst=0), ip4(frag=0x2005)),
+    "what follows a later fragment's header is payload": (
+        {"ipv6_dst": "2001:db8::2", "ip_proto": 17},
+        ip6(extensions=[LATER, (60, b"\0" + bytes(6))]),
+    ),
     "ipv6 is not ipv4": ({"ipv4_dst": "0.0.0.0/1"}, ip6()),
     "another mac": ({"eth_dst": "02:00:00:00:01:02"}, arp()),
     "too short for its header": ({"ipv4_dst": "10.0.0.1"}, ip4()[:30]),
@@ -191,6 +204,93 @@ def test_a_port_vlan_keeps_other_vlans_away(softnic, nic):
     assert softnic.sent_and_seen("wire", ip4(tags=[(0x8100, 101)])) == {}
     assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 2
     assert dropped(nic, "rx_dropped") == before + 2
+
+
+@pytest.mark.parametrize(
+    ("protocol", "own", "other"), [("802.1ad", 0x88A8, 0x8100), ("802.1Q", 0x8100, 0x88A8)]
+)
+def test_a_port_vlan_is_not_the_one_of_its_number_with_another_tpid(softnic, nic, protocol, own, other):
+    configure(nic, vlan=VlanTag(vid=100, protocol=protocol))
+    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
+    for port in ("wire", "r0"):
+        assert softnic.sent_and_seen(port, ip4(tags=[(other, 100)])) == {}
+        assert softnic.sent_and_seen(port, ip4(tags=[(own, 100)])) == {"vf0": [ip4()]}
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [{"link_state": LinkState.DISABLE}, {"mac": 0x02_00_00_00_00_77}, {"vlan": VlanTag(vid=101)}],
+    ids=["link", "address", "vlan"],
+)
+def test_no_copy_passes_a_guard(softnic, nic, guard):
+    before, frame = dropped(nic, "rx_dropped"), ip4(tags=[TAG])
+    received = dropped(nic, "rx_packets")
+    configure(nic, **guard)
+    nic.add_flows([rule((Mirror(port=2), ToVf(vf=1)), **exact())])
+    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
+    assert dropped(nic, "rx_dropped") == before + 1
+    assert dropped(nic, "rx_packets") == received
+
+
+def test_a_copy_has_no_port_vlan_and_the_packet_keeps_its_tag(softnic, nic):
+    configure(nic, vlan=VlanTag(vid=100))
+    frame = ip4(tags=[(0x8100, 5 << 13 | 100)])
+    nic.add_flows([rule((Mirror(port=2), ToVf(vf=1)), **exact())])
+    assert softnic.sent_and_seen("wire", frame) == {"vf0": [ip4()], "vf1": [frame]}
+
+
+HEADERS = {"tcp": 14 + 20 + 20, "udp": 14 + 20 + 8}
+TCP_HEAD = struct.pack(">IBBHHH", 0, 0x50, 0x10, 1000, 0, 0)  # what follows ports and sequence number
+
+
+@pytest.mark.parametrize(
+    ("name", "proto", "head", "gso", "checksum"),
+    [
+        ("tcp", 6, TCP_HEAD, softrig.GSO_TCP4, (34, 16)),
+        ("udp", 17, b"", softrig.GSO_UDP, (34, 6)),
+    ],
+)
+def test_a_packet_of_many_segments_stays_whole_and_counts_as_the_many(
+    softnic, nic, name, proto, head, gso, checksum
+):
+    data = bytes(10_500)  # eleven segments, the last one shorter
+    frame = ip4(proto=proto, payload=head + data)
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **exact(proto))]).installed
+    seen = softnic.seen_after(
+        lambda: softrig.send_offloaded(
+            softnic.home,
+            names.wire(softnic.name),
+            frame,
+            gso=gso,
+            linear=HEADERS[name],
+            segment=1000,
+            checksum=checksum,
+        )
+    )
+    assert {port: [len(each) for each in found] for port, found in seen.items()} == {"vf1": [len(frame)]}
+    counted = nic.flow_stats([added.rule.rule_id]).row(0)
+    assert (counted.packets, counted.bytes) == (11, 11 * HEADERS[name] + len(data))
+
+
+def test_ports_are_found_however_many_extension_headers_come_before(softnic, nic):
+    """With what is behind the first bytes in pages of their own, as a device's driver hands it over."""
+    frame = ip6(extensions=[(60, b"\x1f" + bytes(254))] * 3, payload=bytes(5000))
+    nic.add_flows([rule(Drop(), eth_type=0x86DD, ip_proto=17, tp_dst=2000)])
+    wire, inside = names.wire(softnic.name), names.namespace_of(softnic.name)
+    found = softrig.run(f"ip -n {inside} -o link").splitlines()
+    (uplink,) = [line.split()[1].split("@")[0] for line in found if line.startswith(f"{FIRST_IFINDEX}:")]
+    places = [(softnic.home, wire), (inside, uplink)]
+
+    def set_mtu(mtu):
+        for namespace, device in places:
+            softrig.run(f"ip -n {namespace} link set dev {device} mtu {mtu}")
+
+    set_mtu(9000)
+    try:
+        assert softnic.seen_after(lambda: softrig.send_offloaded(softnic.home, wire, frame)) == {}
+    finally:
+        set_mtu(1500)
+    assert nic.flow_stats([each.rule.rule_id for each in nic.flows()]).row(0).packets == 1
 
 
 def test_spoof_check_drops_a_foreign_source(softnic, nic):

@@ -208,6 +208,10 @@ INLINE __u32 skip_extensions(struct __sk_buff *skb, struct packet *packet, __u32
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
 			packet->flags |= (head.fragment & be16(0xfff8) ? 3 : 1) << FRAGMENT_SHIFT;
+			if (head.fragment & be16(0xfff8)) { /* not the first one: what follows is payload */
+				packet->proto = head.next;
+				return 0;
+			}
 			offset += 8;
 		} else {
 			offset += next == IPPROTO_AH ? (head.len + 2) * 4 : (head.len + 1) * 8;
@@ -222,6 +226,7 @@ INLINE __u32 skip_extensions(struct __sk_buff *skb, struct packet *packet, __u32
 INLINE __u32 parse_network(struct __sk_buff *skb, struct packet *packet, void *data, void *end, __u32 offset)
 {
 	__be16 *pair;
+	__u32 head;
 
 	if (packet->eth_type == be16(ETH_P_IP)) {
 		struct iphdr *ip = data + offset;
@@ -254,21 +259,21 @@ INLINE __u32 parse_network(struct __sk_buff *skb, struct packet *packet, void *d
 		packet->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		packet->ttl = ip->hop_limit;
 		offset = skip_extensions(skb, packet, offset + sizeof(*ip), ip->nexthdr);
-		if (!offset || packet->flags >> FRAGMENT_SHIFT & 2)
+		if (!offset)
 			return 0;
 	} else {
 		return 0;
 	}
-	if (offset > 512) /* for the verifier; nothing that large was pulled into the frame's head */
-		return 0;
-	pair = data + offset;
-	if ((void *)(pair + 2) > end)
+	pair = data + (offset & 511); /* bounded for the verifier */
+	if (offset < 512 && (void *)(pair + 2) <= end)
+		head = *(__u32 *)pair;
+	else if (load_bytes(skb, offset, &head, sizeof(head))) /* beyond what is linear: behind many extension headers */
 		return 0;
 	if (packet->proto == IPPROTO_TCP || packet->proto == IPPROTO_UDP || packet->proto == IPPROTO_SCTP) {
-		packet->ports = *(__u32 *)pair;
+		packet->ports = head;
 		packet->flags |= HAS_L4;
 	} else if (packet->proto == IPPROTO_ICMP || packet->proto == IPPROTO_ICMPV6) {
-		packet->ports = be16(*(__u8 *)pair) | (__u32)be16(*((__u8 *)pair + 1)) << 16;
+		packet->ports = be16(head & 0xff) | (__u32)be16(head >> 8 & 0xff) << 16;
 		packet->flags |= HAS_L4;
 	}
 	return offset;
@@ -305,11 +310,13 @@ INLINE struct packet parse(struct __sk_buff *skb)
 INLINE struct weight weigh(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct weight weight = {1, skb->len};
-	__u32 size = skb->gso_size, header = packet->offset + 8;
+	__u32 size = skb->gso_size, header = packet->offset ? packet->offset + 8 : sizeof(struct ethhdr);
 	__u8 length;
 
 	if (size) {
-		if (packet->proto == IPPROTO_TCP && !load_bytes(skb, packet->offset + 12, &length, 1))
+		if (packet->offset && packet->proto == IPPROTO_SCTP)
+			header = packet->offset + 12;
+		if (packet->offset && packet->proto == IPPROTO_TCP && !load_bytes(skb, packet->offset + 12, &length, 1))
 			header = packet->offset + (length >> 4) * 4;
 		weight.packets = skb->gso_segs;
 		if (!weight.packets && weight.bytes > header)
@@ -394,18 +401,28 @@ INLINE int is_other(__u64 mac, const struct port *port)
 	return (mac ^ *(__u64 *)port->mac) & MAC_BITS ? 1 : 0;
 }
 
+/* The guards of a VF: its link, its address filter, its port VLAN. */
+INLINE int lets_in(struct __sk_buff *skb, const struct port *to, __u64 eth_dst)
+{
+	if (to->role != ROLE_VF || to->flags & PORT_DOWN)
+		return 0;
+	if ((to->flags & (PORT_MAC | PORT_MAC_FILTER)) == (PORT_MAC | PORT_MAC_FILTER) && !(eth_dst & 1) &&
+	    is_other(eth_dst, to))
+		return 0;
+	/* A C-VLAN and an S-VLAN of one number are two. */
+	return !(to->flags & PORT_VLAN) || (skb->vlan_present && skb->vlan_proto == to->vlan_proto &&
+					    (skb->vlan_tci & 0xfff) == (to->tci & 0xfff));
+}
+
 INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, __u64 eth_dst, __u32 packets,
 		      __u32 bytes)
 {
 	struct traffic *sum;
 
-	if (to->role != ROLE_VF || to->flags & PORT_DOWN)
-		return lost(to->number, packets, 0);
-	if ((to->flags & (PORT_MAC | PORT_MAC_FILTER)) == (PORT_MAC | PORT_MAC_FILTER) && !(eth_dst & 1) &&
-	    is_other(eth_dst, to))
+	if (!lets_in(skb, to, eth_dst))
 		return lost(to->number, packets, 0);
 	if (to->flags & PORT_VLAN) {
-		if (!skb->vlan_present || (skb->vlan_tci & 0xfff) != (to->tci & 0xfff) || vlan_pop(skb))
+		if (vlan_pop(skb))
 			return lost(to->number, packets, 0);
 		bytes -= 4 * packets;
 	}
@@ -415,6 +432,44 @@ INLINE int deliver_vf(struct __sk_buff *skb, const struct port *to, __u32 cpu, _
 		sum->rx_bytes += bytes;
 	}
 	return hand_over(skb, FIRST_IFINDEX + 2 * to->number);
+}
+
+/* Send a copy into a port, by the guards that hold for what is delivered; returns 0 if the packet itself is as it was. */
+INLINE int copy_to(struct __sk_buff *skb, __u32 mirror, __u32 cpu, __u64 eth_dst, struct weight weight)
+{
+	struct traffic *sum = traffic_of(cpu, mirror);
+	struct port *to = port_of(mirror);
+	__u32 tci = skb->vlan_tci, proto = skb->vlan_proto, tagged = 0, failed;
+
+	if (!sum || !to)
+		return 0;
+	if (mirror >= FIRST_VF) {
+		if (!lets_in(skb, to, eth_dst)) {
+			sum->rx_dropped += weight.packets;
+			return 0;
+		}
+		tagged = to->flags & PORT_VLAN;
+	}
+	if (tagged) {
+		if (vlan_pop(skb))
+			return -1;
+		weight.bytes -= 4 * weight.packets;
+	}
+	failed = clone_redirect(skb, FIRST_IFINDEX + 2 * mirror, 0) != 0;
+	if (mirror == UPLINK) {
+		if (failed) {
+			sum->tx_dropped += weight.packets;
+		} else {
+			sum->tx_packets += weight.packets;
+			sum->tx_bytes += weight.bytes;
+		}
+	} else if (failed) {
+		sum->rx_dropped += weight.packets;
+	} else {
+		sum->rx_packets += weight.packets;
+		sum->rx_bytes += weight.bytes;
+	}
+	return tagged ? vlan_push(skb, proto, tci) : 0;
 }
 
 /* Forward what entered at `from`. */
@@ -457,18 +512,8 @@ INLINE int forward(struct __sk_buff *skb, const struct port *from, const struct 
 				return lost(number, weight.packets, 1);
 			weight.bytes += 4 * weight.packets;
 		}
-		if (mirror != NO_PORT) {
-			struct traffic *copy = traffic_of(cpu, mirror);
-
-			if (copy && mirror == UPLINK) {
-				copy->tx_packets += weight.packets;
-				copy->tx_bytes += weight.bytes;
-			} else if (copy) {
-				copy->rx_packets += weight.packets;
-				copy->rx_bytes += weight.bytes;
-			}
-			clone_redirect(skb, FIRST_IFINDEX + 2 * mirror, 0);
-		}
+		if (mirror != NO_PORT && copy_to(skb, mirror, cpu, packet->eth_dst, weight))
+			return lost(number, weight.packets, number != UPLINK);
 		if (out == NO_PORT)
 			return TC_ACT_SHOT;
 		if (out >= FIRST_VF) {
