@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 from examples.lab import needs, plots, records, summary
-from examples.lab.run import all_plans, ends_with_us, measure
+from examples.lab.run import all_plans, end_in_order, measure
 from examples.lab.shell import LabError
 from examples.lab.topology import MAX_VMS
 from nicoffload.errors import NicOffloadError
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> int:
     try:
         needs.check_root()
         root = needs.prepare(folder / "openvswitch", say)
-        signal.signal(signal.SIGTERM, ends_with_us)
+        end_in_order()
         results = measure(
             all_plans(root, quick=options.quick, vms=options.vms),
             vms=options.vms,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from examples.lab.topology import HOST, NIC, PF_PORT, STATE, WIRE_IP, LabVm, Top
 from examples.lab.vswitch import VSwitch
 from nicoffload import Nic
 from nicoffload.model import FlowRule
+
+READY_S = 30
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,12 +80,14 @@ class Lab:
         """Start one of the lab's own programs, and wait until it says that it is ready.
 
         Raises:
-            LabError: It ends before.
+            LabError: It ends before, or says nothing for 30 s.
         """
         process = self.processes.start(
             [sys.executable, "-m", f"examples.lab.{name}", *words], netns, environment=STATE
         )
         assert process.stdout is not None
+        if not select.select([process.stdout], [], [], READY_S)[0]:
+            raise LabError(f"{name} did not say within {READY_S} s that it is ready")
         first = process.stdout.readline()
         if first.strip() != json.dumps({"ready": True}):
             text = first + output_of(process, name, 30)

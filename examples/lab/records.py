@@ -16,6 +16,9 @@ MODES = (VSWITCH, OFFLOADED, MANAGER)
 GSO, MTU = "gso", "mtu"
 """The ends hand over up to 64 KiB at a time, cut late or never; or packets of the MTU's size, as a wire has them."""
 
+LEAST_TCP_SWITCHES = 100
+"""Fewer say nothing of TCP under switches: half of what the shortest run asks for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatePoint:
@@ -304,7 +307,17 @@ class Results:
             )
             for tcp in self.tcp
         ]
-        return [*lost, *goodput]
+        often = [
+            Goal(
+                name=f"switch_{tcp.vswitch}_tcp_switches",
+                text=f"TCP under switches ({tcp.vswitch}): how many there were",
+                value=tcp.switches,
+                limit=LEAST_TCP_SWITCHES,
+                is_least=True,
+            )
+            for tcp in self.tcp
+        ]
+        return [*lost, *goodput, *often]
 
 
 def as_document(results: Results) -> dict[str, Any]:

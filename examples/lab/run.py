@@ -25,6 +25,9 @@ from nicoffload import open_nic
 
 Say = Callable[[str], None]
 
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""What asks us to end, beside Ctrl-C: `kill`, and a terminal that is closed."""
+
 
 @contextlib.contextmanager
 def lab_network(
@@ -36,14 +39,26 @@ def lab_network(
         switches: Every virtual switch that may have been left running.
         vms: How many VMs.
         say: Told what is being done.
+
+    Raises:
+        LabError: There is something of the lab's names that the lab did not make; or something failed.
     """
 
     def take_down() -> bool:
-        for switch in switches:
-            switch.stop()
-        return topology.clean_up()
+        found = False
+
+        def remove() -> None:
+            nonlocal found
+            found = topology.clean_up()
+
+        with contextlib.ExitStack() as steps:
+            steps.callback(remove)
+            for switch in switches:
+                steps.callback(switch.stop)
+        return found
 
     with topology.only_one(), Processes() as processes:
+        topology.refuse_others()
         if take_down():
             say("removed what an earlier run had left")
         os.environ.update(topology.STATE)  # for the NIC that we open ourselves
@@ -51,15 +66,18 @@ def lab_network(
             yield topology.build(processes, vms), processes
         finally:
             # A second Ctrl-C must not leave half of it.
-            before = {
-                number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-            }
-            try:
-                processes.stop()
-                take_down()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            with contextlib.ExitStack() as steps:  # the last one comes first, and each is taken
+                for number in (signal.SIGINT, *END_SIGNALS):
+                    steps.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+                steps.callback(take_down)
+                steps.callback(processes.stop)
+
+
+def end_in_order() -> None:
+    """Take requests to end as Ctrl-C is taken; one that was ignored before, as below nohup, stays so."""
+    for number in END_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, ends_with_us)
 
 
 def ends_with_us(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler

@@ -20,12 +20,16 @@ NIC_NAME = "nlab"
 NIC = f"soft:{NIC_NAME}"
 PREFIX = "nicolab-"
 WIRE, HOST = f"{PREFIX}wire", f"{PREFIX}host"
+NIC_NETNS = f"nicsoft-{NIC_NAME}"
 RUN_DIR = Path("/run/nicoffload-lab")
 STATE = {"NICOFFLOAD_STATE_DIR": str(RUN_DIR / "state")}
 """The journal of the lab's NIC is the lab's own."""
+MARKS = RUN_DIR / "made"
+"""A file for each namespace that the lab makes, that of the NIC too: written before, and removed after."""
 
 WIRE_IP = "10.97.0.1"
-TABLE_ROWS = 4096
+TABLE_ROWS = 2048
+"""The software NIC without eBPF holds 4095 rules at most, and the lab needs fewer."""
 MAX_VMS = 12
 
 SETTINGS = (
@@ -118,7 +122,7 @@ def our_namespaces() -> list[str]:
 
 def nic_exists() -> bool:
     """Tell whether the lab's software NIC is there, whoever made it."""
-    return f"nicsoft-{NIC_NAME}" in run("ip", "netns", "list").split()
+    return NIC_NETNS in run("ip", "netns", "list").split()
 
 
 @contextlib.contextmanager
@@ -143,17 +147,67 @@ def only_one() -> Iterator[None]:
         yield
 
 
+def refuse_others() -> None:
+    """Leave alone what has a name of the lab and was not made by it.
+
+    Raises:
+        LabError: There is such a thing.
+    """
+    ways = {name: f"ip netns delete {name}" for name in our_namespaces() if not _is_made(name)}
+    if nic_exists() and not _is_made(NIC_NETNS):
+        ways[NIC] = f"nicoffload soft destroy {NIC_NAME}"
+    if ways:
+        raise LabError(
+            f"{', '.join(ways)}: the lab needs the name and did not make it; if nobody needs it, remove it with "
+            f"`{' && '.join(ways.values())}`"
+        )
+
+
 def clean_up() -> bool:
-    """Remove the lab, also what a run that was killed left behind; tell whether there was something."""
-    namespaces = our_namespaces()
-    there = bool(namespaces) or nic_exists()
-    for name in namespaces:
-        kill([int(pid) for pid in run("ip", "netns", "pids", name).split()])
-    if nic_exists():
-        _soft("destroy", NIC_NAME)
-    for name in namespaces:
-        attempt("ip", "netns", "delete", name)
-    return there
+    """Remove what the lab made, also in a run that was killed; tell whether there was something.
+
+    A step that fails keeps no other from being taken; its error is raised after the last one.
+
+    Raises:
+        LabError: Something could not be removed.
+    """
+    namespaces = [name for name in our_namespaces() if _is_made(name)]
+    has_nic = nic_exists() and _is_made(NIC_NETNS)
+    with contextlib.ExitStack() as steps:  # the last one comes first
+        for name in namespaces:
+            steps.callback(_remove_namespace, name)
+        if has_nic:
+            steps.callback(_remove_nic)
+        for name in namespaces:
+            steps.callback(_end_all_in, name)
+    return bool(namespaces) or has_nic
+
+
+def _end_all_in(netns: str) -> None:
+    kill([int(pid) for pid in run("ip", "netns", "pids", netns).split()])
+
+
+def _remove_nic() -> None:
+    _soft("destroy", NIC_NAME)
+    _unmark(NIC_NETNS)
+
+
+def _remove_namespace(name: str) -> None:
+    run("ip", "netns", "delete", name)
+    _unmark(name)
+
+
+def _is_made(name: str) -> bool:
+    return (MARKS / name).exists()
+
+
+def _mark(name: str) -> None:
+    MARKS.mkdir(parents=True, exist_ok=True)
+    (MARKS / name).touch()
+
+
+def _unmark(name: str) -> None:
+    (MARKS / name).unlink(missing_ok=True)
 
 
 def _soft(*words: str, netns: str = "") -> None:
@@ -172,11 +226,13 @@ def build(processes: Processes, vms: int) -> Topology:
     """
     pids = {}
     for name in (WIRE, HOST, *(vm_netns(number) for number in range(1, vms + 1))):
+        _mark(name)
         run("ip", "netns", "add", name)
         for setting in SETTINGS:
             attempt("sysctl", "-q", "-w", f"net.{setting}", netns=name)
         run("ip", "-n", name, "link", "set", "lo", "up")
         pids[name] = processes.start(["sleep", "infinity"], name).pid
+    _mark(NIC_NETNS)
     _soft("create", NIC_NAME, "--vfs", str(vms), "--rows", str(TABLE_ROWS), netns=HOST)
     run("ip", "-n", HOST, "link", "set", WIRE_PORT, "netns", WIRE)
     wire_mac = _up(WIRE, WIRE_PORT, WIRE_IP)

@@ -170,13 +170,18 @@ class OpenVSwitch(VSwitch):
         The buffer of its socket holds a hundredth of a second of 100 Mbit/s: a switch that has to wait longer for a
         core loses packets, and they would look lost by what is measured.
         """
-        for pid in self.pids:
-            os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(1))
+        self._schedule(os.SCHED_RR, 1)
         try:
             yield
         finally:
-            for pid in self.pids:
-                os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+            self._schedule(os.SCHED_OTHER, 0)
+
+    def _schedule(self, policy: int, priority: int) -> None:
+        for pid in self.pids:
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it died: what is measured tells, and hides no other error
+                os.sched_setscheduler(pid, policy, os.sched_param(priority))
 
     def version(self) -> str:
         """Return what it is."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from examples.lab import flows, needs, topology
+from examples.lab import bench, flows, needs, topology
 from examples.lab.counters import CpuMeter, Traffic, cpu_ns, parse_net_dev
 from examples.lab.iperf import Received, parse_client
 from examples.lab.plan import PathsStep, PeakStep, RateStep, TcpStep, UdpStep, duration_s, steps
+from examples.lab.run import END_SIGNALS, end_in_order, ends_with_us
 from examples.lab.shell import LabError, Processes, output_of, run, wait_for
-from examples.lab.vswitch import packet_socket_drops
+from examples.lab.vswitch import OpenVSwitch, packet_socket_drops
 from nicoffload import open_nic
 from nicoffload.codec import format_rule
 from nicoffload.compiler import Refusal
@@ -181,3 +185,99 @@ p_dgr UNCONN 0 0    *:eth0    *    skmem:(r0,rb212992,t0,tb212992,f0,w0,o0,bl0,d
 def test_what_the_switch_s_own_sockets_dropped_is_counted():
     assert packet_socket_drops(SOCKETS, "nlab") == 460
     assert packet_socket_drops("", "nlab") == 0
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Namespaces that `ip netns` and the like are made to believe in; and what was done to them."""
+    made = SimpleNamespace(namespaces=[], fails="", done=[])
+
+    def run(*words, **_):
+        if words == ("ip", "netns", "list"):
+            return "".join(f"{name} (id: 1)\n" for name in made.namespaces)
+        made.done.append(words)
+        if made.fails and made.fails in words:
+            raise LabError(f"no {made.fails}")
+        return ""
+
+    monkeypatch.setattr(topology, "MARKS", tmp_path / "made")
+    monkeypatch.setattr(topology, "run", run)
+    topology.MARKS.mkdir()
+    return made
+
+
+def marked(*names):
+    for name in names:
+        (topology.MARKS / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "cure"),
+    [
+        (topology.HOST, f"ip netns delete {topology.HOST}"),
+        (topology.NIC_NETNS, "nicoffload soft destroy nlab"),
+    ],
+)
+def test_what_the_lab_did_not_make_is_left_alone(machine, theirs, cure):
+    machine.namespaces = [topology.WIRE, theirs]
+    marked(topology.WIRE)
+    with pytest.raises(LabError, match=f"did not make it.*`{cure}`") as error:
+        topology.refuse_others()
+    assert "\n" not in str(error.value)
+    assert topology.clean_up()
+    assert [words[3] for words in machine.done if "delete" in words] == [topology.WIRE]
+    assert not any("destroy" in words for words in machine.done)
+
+
+def test_what_an_earlier_run_left_is_removed_with_its_mark(machine):
+    machine.namespaces = [topology.WIRE, topology.NIC_NETNS]
+    marked(*machine.namespaces)
+    topology.refuse_others()
+    assert topology.clean_up()
+    assert list(topology.MARKS.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["pids", "destroy", topology.WIRE])
+def test_a_step_of_the_clean_up_that_fails_keeps_no_other(machine, fails):
+    machine.namespaces = [topology.WIRE, topology.HOST, topology.NIC_NETNS]
+    machine.fails = fails
+    marked(*machine.namespaces)
+    with pytest.raises(LabError, match=f"no {fails}"):
+        topology.clean_up()
+    assert len(machine.done) == 2 + 1 + 2
+    left = {"destroy": [topology.NIC_NETNS], topology.WIRE: [topology.WIRE]}
+    assert [path.name for path in topology.MARKS.iterdir()] == left.get(fails, [])
+
+
+def test_a_terminal_that_is_closed_ends_the_lab_in_order_but_not_below_nohup():
+    before = {number: signal.getsignal(number) for number in END_SIGNALS}
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_in_order()
+        assert signal.getsignal(signal.SIGTERM) is ends_with_us
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        end_in_order()
+        assert signal.getsignal(signal.SIGHUP) is ends_with_us
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_switch_that_died_hides_no_error(monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(OpenVSwitch, "pids", (ended.pid,))
+    with pytest.raises(LabError, match="the cause"), OpenVSwitch().prompt():
+        raise LabError("the cause")
+
+
+def test_a_program_that_says_nothing_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(bench, "READY_S", 0)
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as silent, os.fdopen(writer, "w"):
+        processes = SimpleNamespace(start=lambda *_, **__: SimpleNamespace(stdout=silent))
+        lab = bench.Lab(topology=None, nic=None, processes=processes, vswitch=None, softirqs=())
+        with pytest.raises(LabError, match="udp did not say within 0 s"):
+            lab.program("udp", netns="")

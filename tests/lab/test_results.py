@@ -51,6 +51,7 @@ def test_goals_that_are_held_say_so(results, tmp_path):
         "switch_ovs_lost": True,
         "switch_ovs_duplicated": True,
         "switch_ovs_goodput": True,
+        "switch_ovs_tcp_switches": True,
         "view_ovs_difference": True,
     }
 
@@ -63,6 +64,7 @@ def test_goals_that_are_held_say_so(results, tmp_path):
         ({"udp": {"lost": 1}}, "switch_ovs_lost"),
         ({"udp": {"duplicated": 1}}, "switch_ovs_duplicated"),
         ({"tcp": {"switched_bps": 9.6e7}}, "switch_ovs_goodput"),
+        ({"tcp": {"switches": 99}}, "switch_ovs_tcp_switches"),
         ({"paths": {"received_packets": 122_759}}, "view_ovs_difference"),
         ({"paths": {"dropped_by_vswitch": 1}}, "view_ovs_difference"),
     ],
@@ -90,7 +92,7 @@ def test_a_goal_that_is_missed_is_told_by_the_exit_code(results, tmp_path, monke
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert __main__.main(["--out", str(tmp_path)]) == code
     output = capsys.readouterr().out
-    assert ("1 of 6 goals missed: exit code 1" in output) == bool(lost)
+    assert ("1 of 7 goals missed: exit code 1" in output) == bool(lost)
     assert ("MISSED" in output) == bool(lost)
 
 
