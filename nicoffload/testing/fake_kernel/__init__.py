@@ -10,6 +10,7 @@ from nicoffload.testing.fake_kernel.world import FakeFunction as FakeFunction
 from nicoffload.testing.fake_kernel.world import FakeNetdev as FakeNetdev
 from nicoffload.testing.fake_kernel.world import FakeNic as FakeNic
 from nicoffload.testing.fake_kernel.world import FeatureState as FeatureState
+from nicoffload.testing.fake_kernel.world import Namespace as Namespace
 from nicoffload.testing.fake_kernel.world import NetdevKind as NetdevKind
 from nicoffload.testing.fake_kernel.world import Watcher as Watcher
 from nicoffload.testing.fake_kernel.world import World as World
