@@ -10,28 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, QueueCounts, RuleRef, TableState
-from nicoffload.errors import (
-    ConflictError,
-    KernelError,
-    NicOffloadError,
-    NotFoundError,
-    NotSupportedError,
-    Reason,
-    ResourceExhaustedError,
-)
+from nicoffload.driver import InstalledRule, Outcome, Placement, RuleRef, TableState
+from nicoffload.errors import KernelError, NicOffloadError
 from nicoffload.model import ByteBasis, CounterFacts, FlowCounters, FlowRule, ToVf
 from nicoffload.profiles.types import Table
-from nicoffload_softnic import actions, keys, layout, names
+from nicoffload_softnic import actions, keys, layout
 from nicoffload_softnic.device import SoftDevice
 from nicoffload_softnic.store import Block, FlowStore, Slots, class_number, span
+from nicoffload_softnic.table import SoftTable
 
 FACTS = CounterFacts(source="nic:rule", byte_basis=ByteBasis.L2)
 _FEW = 64
 """So many rules are read one by one; more are read with all the others."""
 
 
-class SoftFlows(FlowFilters):
+class SoftFlows(SoftTable):
     """The flow table.
 
     Args:
@@ -40,22 +33,21 @@ class SoftFlows(FlowFilters):
         monotonic_s: The NIC's clock.
     """
 
+    ON_SOURCE = "softnic.bpf.c: forward"
+    MATCH_SOURCE = "softnic.bpf.c: struct key"
+    COMPARER = "the data path"
+    MORE_ROWS = ", or make the NIC with more rows: nicoffload soft create NAME --rows N"
+
     def __init__(self, device: SoftDevice, table: Table, monotonic_s: Callable[[], float]) -> None:
+        super().__init__(device.name, device.rows, table, monotonic_s)
         self._device = device
-        self._table = table
-        self._monotonic_s = monotonic_s
         self._store = FlowStore(device)
-        self._name = names.PREFIX + device.name
         self._slots: dict[int, int] = {}
         """Slot of a rule by the number of its id."""
         self._by_key: dict[bytes, int] = {}
         self._rules: list[FlowRule | None] = []
         """What each slot's bytes mean; None until somebody asks."""
         self._asked: tuple[Sequence[RuleRef], Slots, Sequence[uuid.UUID]] | None = None
-
-    def queues(self) -> QueueCounts:
-        """Return that rules name no queues."""
-        return QueueCounts(pf=0, vf=None)
 
     def tables(self) -> Sequence[TableState]:
         """Return the table as the data path's map is sized."""
@@ -142,22 +134,6 @@ class SoftFlows(FlowFilters):
         known = map(self._slots.get, [each.int for each in ids], itertools.repeat(-1))
         return np.fromiter(known, np.int64, len(ids)), ids
 
-    def enable_table(self, name: str) -> None:
-        """Refuse: the table is always on.
-
-        Raises:
-            NotSupportedError: Always.
-        """
-        reason = Reason(
-            code="table.fixed", path="", message="it is always on", source="softnic.bpf.c: forward"
-        )
-        raise NotSupportedError(
-            f"table {name} can't be enabled",
-            capability=f"flow_filters.{name}",
-            reasons=[reason],
-            device=self._name,
-        )
-
     def _sync(self) -> None:
         """Read the rules anew where another process changed them."""
         if self._store.is_current():
@@ -184,7 +160,7 @@ class SoftFlows(FlowFilters):
         unfit = next((name for name, mask in shape if not keys.can_compare(name, mask)), None)
         if unfit is not None:
             for index in chosen:  # an error each: whoever gets one may write the rule's name into it
-                outcomes[index] = self._no_field(unfit)
+                outcomes[index] = self._no_field(unfit, ", ".join(keys.PLACES))
             return
         form = keys.form_of(shape)
         encoded = keys.encode(form, [rule.match.values for rule in rules])  # type: ignore[misc]  # no ranges
@@ -271,7 +247,7 @@ class SoftFlows(FlowFilters):
         new_ids: set[int],
     ) -> None:
         if rule.rule_id.int in self._slots or rule.rule_id.int in new_ids:
-            raise ConflictError("there is a rule of that id", existing=str(rule.rule_id), device=self._name)
+            raise self._same_id(rule.rule_id)
         there = None
         if suffix is not None:
             last = int.from_bytes(key[56:], "little") | int.from_bytes(suffix, "little")
@@ -280,38 +256,7 @@ class SoftFlows(FlowFilters):
             existing = (
                 "" if there is None else str(uuid.UUID(bytes=self._store.records["rule_id"][there].tobytes()))
             )
-            raise ConflictError(
-                "a rule that matches the same is installed",
-                existing=existing,
-                path="/match",
-                device=self._name,
-            )
-
-    def _full(self) -> NicOffloadError:
-        rows = self._device.rows
-        return ResourceExhaustedError(
-            f"all {rows} rows of table {self._table.name} are in use",
-            limit=rows,
-            in_use=rows,
-            device=self._name,
-            hint="remove rules, or make the NIC with more rows: nicoffload soft create NAME --rows N",
-        )
-
-    def _no_field(self, name: str) -> NicOffloadError:
-        reason = Reason(
-            code="field.unsupported",
-            path=f"/match/{name}",
-            message=f"the data path does not compare {name}, or not so",
-            accepted=f"{', '.join(keys.PLACES)}; in_port in full; ports under a mask, not as a range",
-            source="softnic.bpf.c: struct key",
-        )
-        return NotSupportedError(
-            "the rule can't be matched",
-            capability=f"flow_filters.{self._table.name}",
-            reasons=[reason],
-            path=f"/match/{name}",
-            device=self._name,
-        )
+            raise self._same_match(existing)
 
     def _remove(
         self,
@@ -331,9 +276,6 @@ class SoftFlows(FlowFilters):
             for index, was in zip(places, there.tolist(), strict=True):
                 if not was:
                     answers[index] = self._missing(refs[index])
-
-    def _missing(self, ref: RuleRef) -> NicOffloadError:
-        return NotFoundError(f"there is no rule {ref.rule_id}", device=self._name)
 
     def _is_known(self, ref: RuleRef) -> bool:
         return ref.rule_id is not None and ref.rule_id.int in self._slots

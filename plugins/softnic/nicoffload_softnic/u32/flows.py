@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicoffload.driver import FlowFilters, InstalledRule, Outcome, Placement, QueueCounts, RuleRef, TableState
-from nicoffload.errors import (
-    ConflictError,
-    KernelError,
-    NicOffloadError,
-    NotFoundError,
-    NotSupportedError,
-    Reason,
-    ResourceExhaustedError,
-)
+from nicoffload.driver import InstalledRule, Outcome, Placement, RuleRef, TableState
+from nicoffload.errors import KernelError, NicOffloadError, NotFoundError, ResourceExhaustedError
 from nicoffload.kernel.tc import U32Filter, U32Filters
 from nicoffload.linux.counting import CounterColumns, counter_facts
 from nicoffload.model import FlowCounters, FlowRule, Masked, Match
 from nicoffload.profiles.types import Table
-from nicoffload_softnic import actions, layout, names
+from nicoffload_softnic import actions, layout
+from nicoffload_softnic.table import SoftTable
 from nicoffload_softnic.u32 import notes, words
 from nicoffload_softnic.u32.places import ALL, hook_of, pref_of
 from nicoffload_softnic.u32.rules import Class, Held, Ports, Standing, pack, read_port, redirects
@@ -35,7 +28,7 @@ MAX_CLASSES = 32
 _SOURCE = "u32/rules.py: redirects"
 
 
-class U32Flows(FlowFilters):
+class U32Flows(SoftTable):
     """The flow table.
 
     Args:
@@ -44,11 +37,14 @@ class U32Flows(FlowFilters):
         monotonic_s: The NIC's clock.
     """
 
+    ON_SOURCE = "u32/build.py: make"
+    MATCH_SOURCE = "u32/words.py: words_of"
+    COMPARER = "u32"
+    MORE_ROWS = "; a NIC with the data path ebpf has room for more"
+
     def __init__(self, path: U32Path, table: Table, monotonic_s: Callable[[], float]) -> None:
+        super().__init__(path.name, path.rows, table, monotonic_s)
         self._path = path
-        self._table = table
-        self._monotonic_s = monotonic_s
-        self._name = names.PREFIX + path.name
         assert table.counters is not None, "this data path counts"
         self._facts = counter_facts(table.counters, "nic:rule")
         self._ports: Ports = {}
@@ -61,10 +57,6 @@ class U32Flows(FlowFilters):
     def count(path: U32Path) -> int:
         """Return how many rules a NIC has."""
         return sum(len(one.rules) for one in _read(path).values())
-
-    def queues(self) -> QueueCounts:
-        """Return that rules name no queues."""
-        return QueueCounts(pf=0, vf=None)
 
     def tables(self) -> Sequence[TableState]:
         """Return the table with the rows that this NIC was given."""
@@ -97,7 +89,7 @@ class U32Flows(FlowFilters):
         for index, ref in enumerate(refs):
             held = self._rules.pop(ref.rule_id, None) if ref.rule_id is not None else None
             if held is None:
-                answers[index] = NotFoundError(f"there is no rule {ref.rule_id}", device=self._name)
+                answers[index] = self._missing(ref)
                 continue
             self._by_match.pop(held.rule.match, None)
             by_port.setdefault(held.port, []).append((index, held))
@@ -153,20 +145,6 @@ class U32Flows(FlowFilters):
         columns.epoch[~columns.valid] = 0
         return columns.done()
 
-    def enable_table(self, name: str) -> None:
-        """Refuse: the table is always on.
-
-        Raises:
-            NotSupportedError: Always.
-        """
-        reason = Reason(code="table.fixed", path="", message="it is always on", source="u32/build.py: make")
-        raise NotSupportedError(
-            f"table {name} can't be enabled",
-            capability=f"flow_filters.{name}",
-            reasons=[reason],
-            device=self._name,
-        )
-
     # ------------------------------------------------------------------------------------------------------- knowledge
 
     def _sync(self) -> None:
@@ -197,7 +175,7 @@ class U32Flows(FlowFilters):
         """Return the port that a rule is for, once its match can be compared."""
         unfit = words.shape_problem(rule.match.shape)
         if unfit is not None:
-            raise self._no_field(unfit)
+            raise self._no_field(unfit, ", ".join(sorted(words.NAMES)))
         named = rule.match.in_port
         if not isinstance(named, Masked):
             return layout.UPLINK
@@ -254,24 +232,12 @@ class U32Flows(FlowFilters):
         """Return the filter of a rule, and its table, which is there then."""
         out, mirror, flags = actions.encode(rule.actions, targets)
         if rule.rule_id in self._rules or rule.rule_id in self._coming:
-            raise ConflictError("there is a rule of that id", existing=str(rule.rule_id), device=self._name)
+            raise self._same_id(rule.rule_id)
         twin = self._by_match.get(rule.match)
         if twin is not None:
-            raise ConflictError(
-                "a rule that matches the same is installed",
-                existing=str(twin),
-                path="/match",
-                device=self._name,
-            )
-        rows = self._path.rows
-        if len(self._by_match) >= rows:
-            raise ResourceExhaustedError(
-                f"all {rows} rows of table {self._table.name} are in use",
-                limit=rows,
-                in_use=rows,
-                device=self._name,
-                hint="remove rules; a NIC with the data path ebpf has room for more",
-            )
+            raise self._same_match(str(twin))
+        if len(self._by_match) >= self._rows:
+            raise self._full()
         compared = words.words_of(rule.match)
         form = words.form_of(rule.match, compared, from_wire=port == layout.UPLINK)
         priority = rule.priority or 0
@@ -310,22 +276,6 @@ class U32Flows(FlowFilters):
             path="/match",
             device=self._name,
             hint="rules that compare the same fields with the same masks at one priority share one",
-        )
-
-    def _no_field(self, name: str) -> NicOffloadError:
-        reason = Reason(
-            code="field.unsupported",
-            path=f"/match/{name}",
-            message=f"u32 does not compare {name}, or not so",
-            accepted=f"{', '.join(sorted(words.NAMES))}; in_port in full; ports under a mask, not as a range",
-            source="u32/words.py: words_of",
-        )
-        return NotSupportedError(
-            "the rule can't be matched",
-            capability=f"flow_filters.{self._table.name}",
-            reasons=[reason],
-            path=f"/match/{name}",
-            device=self._name,
         )
 
 
