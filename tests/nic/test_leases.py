@@ -169,13 +169,19 @@ def test_a_vf_without_a_function_is_given_back_without_a_reset_and_one_with_a_fu
         assert nic.lease_vf("vm-b", ttl_s=10, vf=0).epoch > lease.epoch
 
 
-def test_a_vf_that_can_not_be_reset_keeps_nobody_from_the_others(open_fake, driver, clock):
+def stuck_nic(open_fake, driver, clock):
+    """Return a NIC whose VF 0 was leased, and could not be reset for the next one."""
     nic = open_fake(driver)
     nic.lease_vf("vm-a", ttl_s=10, vf=0)
     clock.now_s += 11
     driver.faults.fail_at(len(driver.faults.calls), KernelError("no"))
     with pytest.raises(KernelError):
         nic.lease_vf("vm-b", ttl_s=10, vf=0)
+    return nic
+
+
+def test_a_vf_that_can_not_be_reset_keeps_nobody_from_the_others(open_fake, driver, clock):
+    nic = stuck_nic(open_fake, driver, clock)
     others = len(nic.vfs()) - 1
     assert [nic.lease_vf("vm", ttl_s=10).vf for _ in range(others)] == list(range(1, others + 1))
     for _ in range(2):  # alone it is tried, and its error told
@@ -186,12 +192,7 @@ def test_a_vf_that_can_not_be_reset_keeps_nobody_from_the_others(open_fake, driv
 
 
 def test_a_vf_that_can_not_be_reset_is_given_to_nobody(open_fake, driver, clock):
-    nic = open_fake(driver)
-    nic.lease_vf("vm-a", ttl_s=10, vf=0)
-    clock.now_s += 11
-    driver.faults.fail_at(len(driver.faults.calls), KernelError("no"))
-    with pytest.raises(KernelError):
-        nic.lease_vf("vm-b", ttl_s=10, vf=0)
+    nic = stuck_nic(open_fake, driver, clock)
     assert nic.leases() == ()
     nic.lease_vf("vm-c", ttl_s=10, vf=0)
     assert driver.hardware.resets[0] == 1, "the reset was made up for"

@@ -9,6 +9,8 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass, field
 
 import pytest
@@ -48,6 +50,11 @@ def run(command):
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
+
+
+def run_child(code, **options):
+    """Start a process that runs some code, and take what it prints."""
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, **options)
 
 
 GSO_NONE, GSO_TCP4, GSO_UDP = 0, 1, 5  # of struct virtio_net_hdr
@@ -123,6 +130,7 @@ class Rig:
     name: str
     vms: list
     state_dir: object
+    data_path: str
     taps: dict = field(default_factory=dict)
 
     @property
@@ -138,6 +146,10 @@ class Rig:
         return open_nic(
             self.nic_name, registry=load_registry(only=["softnic"]), state_dir=self.state_dir, **options
         )
+
+    def driver(self):
+        """Open the NIC's driver, without what is above it; the caller closes it."""
+        return load_registry(only=["softnic"]).open(self.nic_name)
 
     def send(self, port, frame):
         self.taps[port].send(frame)
@@ -166,7 +178,12 @@ class Rig:
 def rig(state_dir, *, vfs=2, rows=1000, link_bps=None, data_path="ebpf"):
     name = f"t{os.getpid() % 100000:x}{next(_NUMBERS) % 100}"[:8]
     kernel = LinuxKernel()
-    made = Rig(name=name, vms=[f"{name}-vm{index}" for index in range(vfs)], state_dir=state_dir)
+    made = Rig(
+        name=name,
+        vms=[f"{name}-vm{index}" for index in range(vfs)],
+        state_dir=state_dir,
+        data_path=data_path,
+    )
     with contextlib.ExitStack() as stack:
         for namespace in (made.home, *made.vms):
             kernel.add_namespace(namespace)

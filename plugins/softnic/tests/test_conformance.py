@@ -11,7 +11,6 @@ import pytest
 import softrig
 from packets import ethernet
 
-from nicoffload import load_registry
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.testing.conformance import NicUnderTest, Verdict, run, select
 from nicoffload.testing.conformance.packets import WIRE_BYTES
@@ -118,20 +117,23 @@ def _keep(report):
     (REPORTS / f"conformance-{report.family}.json").write_text(json.dumps(report.to_json()), "utf-8")
 
 
+def nic_under_test(rig, **options):
+    """Return a rig's NIC for the kit."""
+    return NicUnderTest(
+        **{
+            "name": rig.nic_name,
+            "open_driver": rig.driver,
+            "ground": Ground.SOFTWARE,
+            "sleep_s": lambda seconds: None,
+            **options,
+        }
+    )
+
+
 @pytest.mark.parametrize("data_path", ["ebpf", "u32"])
 def test_the_kit_passes(tmp_path, data_path):
-    registry = load_registry(only=["softnic"])
     with softrig.rig(tmp_path, vfs=4, rows=500, data_path=data_path) as rig:
-        report = run(
-            NicUnderTest(
-                name=rig.nic_name,
-                open_driver=lambda: registry.open(rig.nic_name),
-                ground=Ground.SOFTWARE,
-                packets=Wire(rig),
-                sleep_s=lambda seconds: None,
-            ),
-            disruptive=True,
-        )
+        report = run(nic_under_test(rig, packets=Wire(rig)), disruptive=True)
     _keep(report)
     assert report.ok, "\n".join(lines(report))
     for case in report.of(Verdict.NOT_SHOWN):
@@ -140,42 +142,23 @@ def test_the_kit_passes(tmp_path, data_path):
 
 @pytest.mark.parametrize("data_path", ["ebpf", "u32"])
 def test_as_many_vfs_as_there_can_be_on_a_nic_of_the_kits_own(tmp_path, data_path):
-    registry, kernel = load_registry(only=["softnic"]), LinuxKernel()
+    kernel = LinuxKernel()
     with softrig.rig(tmp_path, vfs=0, data_path=data_path) as rig:
 
         def anew():
             softrig.destroy_if_there(kernel, rig.name)
             build.create(kernel, build.Wanted(name=rig.name, vfs=0, rows=10, data_path=data_path))
-            return registry.open(rig.nic_name)
+            return rig.driver()
 
-        report = run(
-            NicUnderTest(
-                name=rig.nic_name,
-                open_driver=anew,
-                disposable=True,
-                ground=Ground.SOFTWARE,
-                sleep_s=lambda seconds: None,
-            ),
-            select(["VF-03"]),
-            disruptive=True,
-        )
+        nic = nic_under_test(rig, open_driver=anew, disposable=True)
+        report = run(nic, select(["VF-03"]), disruptive=True)
     assert report.ok, "\n".join(lines(report))
     assert [each.verdict for each in report.cases] == [Verdict.PASSED]
 
 
 @pytest.mark.parametrize("data_path", ["ebpf", "u32"])
 def test_a_nic_that_is_found_without_vfs_goes_from_one_state_to_another_as_any(tmp_path, data_path):
-    registry = load_registry(only=["softnic"])
     with softrig.rig(tmp_path, vfs=0, rows=500, data_path=data_path) as rig:
-        report = run(
-            NicUnderTest(
-                name=rig.nic_name,
-                open_driver=lambda: registry.open(rig.nic_name),
-                ground=Ground.SOFTWARE,
-                sleep_s=lambda seconds: None,
-            ),
-            select(["NIC-05"]),
-            disruptive=True,
-        )
+        report = run(nic_under_test(rig), select(["NIC-05"]), disruptive=True)
     assert report.ok, "\n".join(lines(report))
     assert [each.verdict for each in report.cases] == [Verdict.PASSED]

@@ -11,12 +11,12 @@ import textwrap
 import pytest
 import softrig
 from packets import ip4
+from softrules import exact, placed, rule
 
-from nicoffload import load_registry
-from nicoffload.driver import Placement, RuleRef
+from nicoffload.driver import RuleRef
 from nicoffload.kernel.bpf import BpfMap
 from nicoffload.kernel.linux import LinuxKernel
-from nicoffload.model import FlowRule, Match, ToVf, VfConfig
+from nicoffload.model import ToVf, VfConfig
 from nicoffload_softnic import names, ports
 from nicoffload_softnic.u32 import pairs
 
@@ -36,12 +36,7 @@ def end_here(*_args, **_options):
 
 
 def flow(vf):
-    return FlowRule(
-        match=Match.of(
-            ipv4_src=f"192.0.2.{vf + 1}", ipv4_dst="10.0.0.1", ip_proto=17, tp_src=1000, tp_dst=2000
-        ),
-        actions=(ToVf(vf=vf),),
-    )
+    return rule(ToVf(vf=vf), **exact(ipv4_src=f"192.0.2.{vf + 1}"))
 
 
 def packet(vf):
@@ -67,7 +62,7 @@ def test_a_vf_whose_reset_was_cut_off_is_made_whole_by_the_next_open(
             nic.add_flows([flow(0), flow(1)])
             nic.configure_vfs([VfConfig(vf=0, mac=MAC)])
         with LinuxKernel().namespace(f"/run/netns/{rig.home}"):
-            driver = opened(rig)
+            driver = rig.driver()
             with monkeypatch.context() as patch:
                 patch.setattr(place, call, end_here)
                 with pytest.raises(KilledError):
@@ -87,13 +82,8 @@ def test_a_vf_whose_reset_was_cut_off_is_made_whole_by_the_next_open(
         rig.taps["vf0"].close()
 
 
-def opened(rig):
-    return load_registry(only=["softnic"]).open(rig.nic_name)
-
-
-def placed(*numbers):
-    rules = [FlowRule(match=Match.of(ipv4_dst=0x0A00_0000 + one), actions=(ToVf(vf=0),)) for one in numbers]
-    return [Placement(rule=rule, table="flows", flow_type="ip4") for rule in rules]
+def numbered(*numbers):
+    return placed([rule(ToVf(vf=0), ipv4_dst=0x0A00_0000 + one) for one in numbers])
 
 
 @pytest.mark.parametrize("call", ["update_many", "delete_many"])
@@ -101,14 +91,14 @@ def test_a_change_that_an_exception_cuts_off_leaves_no_row_behind(tmp_path, monk
     """As Ctrl-C does, behind the write to the map and before what is known of it."""
     with (
         softrig.rig(tmp_path, vfs=1, rows=4) as rig,
-        contextlib.closing(opened(rig)) as here,
-        contextlib.closing(opened(rig)) as there,
+        contextlib.closing(rig.driver()) as here,
+        contextlib.closing(rig.driver()) as there,
     ):
-        refs = here.flow_filters.create_many(placed(1, 2))
+        refs = here.flow_filters.create_many(numbered(1, 2))
         assert len(there.flow_filters.dump()) == 2
         filters = here.flow_filters
         change = {
-            "update_many": lambda: filters.create_many(placed(3)),
+            "update_many": lambda: filters.create_many(numbered(3)),
             "delete_many": lambda: filters.destroy_many(refs[:1]),
         }[call]
         whole = getattr(BpfMap, call)
@@ -124,14 +114,14 @@ def test_a_change_that_an_exception_cuts_off_leaves_no_row_behind(tmp_path, monk
         left = 3 if call == "update_many" else 1
         for driver in (here, there):
             assert driver.flow_filters.tables()[0].in_use == len(driver.flow_filters.dump()) == left
-        outcomes = there.flow_filters.create_many(placed(*range(10, 14)))
+        outcomes = there.flow_filters.create_many(numbered(*range(10, 14)))
         assert sum(isinstance(one, RuleRef) for one in outcomes) == 4 - left
         assert len(here.flow_filters.dump()) == 4
 
 
 def test_a_change_that_a_kill_cuts_off_is_seen_by_who_has_the_nic_open(tmp_path):
-    with softrig.rig(tmp_path, vfs=1, rows=4) as rig, contextlib.closing(opened(rig)) as here:
-        here.flow_filters.create_many(placed(1))
+    with softrig.rig(tmp_path, vfs=1, rows=4) as rig, contextlib.closing(rig.driver()) as here:
+        here.flow_filters.create_many(numbered(1))
         code = f"""
             import os, signal
             from nicoffload import load_registry
@@ -150,6 +140,6 @@ def test_a_change_that_a_kill_cuts_off_is_seen_by_who_has_the_nic_open(tmp_path)
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
         assert done.returncode == -signal.SIGKILL
         assert here.flow_filters.tables()[0].in_use == 2
-        outcomes = here.flow_filters.create_many(placed(2, 3, 4))
+        outcomes = here.flow_filters.create_many(numbered(2, 3, 4))
         assert [isinstance(one, RuleRef) for one in outcomes] == [True, True, False]
         assert len(here.flow_filters.dump()) == 4

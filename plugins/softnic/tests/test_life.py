@@ -6,18 +6,13 @@ import contextlib
 import errno
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import softrig
 from packets import ip4
+from softrules import placed
 
-from nicoffload import load_registry
-from nicoffload.driver import Placement
 from nicoffload.errors import (
     ConflictError,
     DeviceGoneError,
@@ -41,18 +36,6 @@ def flow(number, vf=0, **changes):
     return FlowRule(match=Match.of(**match), actions=(ToVf(vf=vf),))
 
 
-def placed(rules):
-    return [Placement(rule=rule, table="flows", flow_type="udp4") for rule in rules]
-
-
-def driver_of(rig):
-    return load_registry(only=["softnic"]).open(rig.nic_name)
-
-
-def run_child(code, **options):
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, **options)
-
-
 @pytest.mark.parametrize("has_tcx", [True, False])
 def test_packets_find_their_way_with_tcx_and_without(tmp_path, monkeypatch, has_tcx):
     """As before Linux 6.6, where the filter of tc decides."""
@@ -70,7 +53,7 @@ def test_packets_find_their_way_with_tcx_and_without(tmp_path, monkeypatch, has_
 
 def test_a_table_is_full_at_exactly_its_rows(tmp_path):
     with softrig.rig(tmp_path, vfs=1, rows=300) as rig:
-        driver = driver_of(rig)
+        driver = rig.driver()
         filters = driver.flow_filters
         outcomes = filters.create_many(placed([flow(number) for number in range(310)]))
         refused = [one for one in outcomes if isinstance(one, Exception)]
@@ -104,7 +87,7 @@ def test_counters_are_exactly_what_was_sent(softnic, nic):
 
 def test_a_slot_that_is_used_again_counts_from_nothing_in_a_new_epoch(tmp_path):
     with softrig.rig(tmp_path, vfs=1, rows=1) as rig:
-        driver = driver_of(rig)
+        driver = rig.driver()
         filters = driver.flow_filters
         epochs = []
         for number in range(3):
@@ -121,7 +104,7 @@ def test_a_slot_that_is_used_again_counts_from_nothing_in_a_new_epoch(tmp_path):
 
 
 def test_the_same_match_twice_and_the_same_id_twice_are_refused(softnic, nic):
-    driver = driver_of(softnic)
+    driver = softnic.driver()
     first = flow(1)
     twin = FlowRule(match=first.match, actions=(ToVf(vf=1),))
     same_id = FlowRule(match=flow(2).match, actions=first.actions, rule_id=first.rule_id)
@@ -137,7 +120,7 @@ def test_the_same_match_twice_and_the_same_id_twice_are_refused(softnic, nic):
 
 
 def test_the_33rd_combination_of_masks_is_refused_and_an_empty_one_makes_room(softnic, nic):
-    driver = driver_of(softnic)
+    driver = softnic.driver()
     filters = driver.flow_filters
     rules = [
         FlowRule(match=Match.of(eth_type=0x0800, ipv4_dst=f"10.0.0.0/{bits}"), actions=(ToVf(vf=0),))
@@ -156,7 +139,7 @@ def test_the_33rd_combination_of_masks_is_refused_and_an_empty_one_makes_room(so
 
 
 def test_two_processes_see_each_others_rules(softnic, nic):
-    here = driver_of(softnic)
+    here = softnic.driver()
     assert here.flow_filters.dump() == []
     code = f"""
         from nicoffload import open_nic
@@ -164,50 +147,13 @@ def test_two_processes_see_each_others_rules(softnic, nic):
         with open_nic({softnic.nic_name!r}, state_dir={str(softnic.state_dir)!r}) as nic:
             nic.add_flows([FlowRule(match=Match.of(ipv4_dst="10.9.9.9"), actions=(ToVf(vf=0),))])
     """
-    with run_child(code) as child:
+    with softrig.run_child(code) as child:
         assert child.wait(60) == 0
     (found,) = here.flow_filters.dump()
     assert found.rule.match == Match.of(ipv4_dst="10.9.9.9")
     assert here.flow_filters.tables()[0].in_use == 1
     here.flow_filters.destroy_many([found.ref])
     here.close()
-
-
-@pytest.mark.parametrize("after", [0, 1, 3, 10, 40])
-def test_killed_at_any_time_packets_flow_and_the_next_open_has_all(tmp_path, after):
-    with softrig.rig(tmp_path / "state", vfs=1, rows=5000) as rig:
-        with rig.open() as nic:
-            nic.add_flows([flow(250)])
-        code = f"""
-            from nicoffload import open_nic
-            from nicoffload.model import FlowRule, Match, ToVf
-            nic = open_nic({rig.nic_name!r}, state_dir={str(rig.state_dir)!r})
-            print("ready", flush=True)
-            for number in range(100000):
-                rules = [
-                    FlowRule(
-                        match=Match.of(ipv4_dst=0x14000000 + number * 16 + at, tp_dst=at, ip_proto=6),
-                        actions=(ToVf(vf=0),),
-                    )
-                    for at in range(16)
-                ]
-                added = nic.add_flows(rules).installed
-                print("added", flush=True)
-                if number % 2:
-                    nic.remove_flows([each.rule.rule_id for each in added])
-        """
-        with run_child(code) as child:
-            for _ in range(1 + after):
-                assert child.stdout.readline()
-            child.send_signal(signal.SIGKILL)
-        frame = ip4(src="192.0.2.250")
-        assert rig.sent_and_seen("wire", frame) == {"vf0": [frame]}
-        with rig.open() as nic:
-            assert nic.recovery.problems == nic.recovery.missing == nic.recovery.unaccounted == ()
-            flows = nic.flows()
-            assert len(flows) % 16 == 1
-            assert all(each.ours for each in flows)
-        assert rig.sent_and_seen("wire", frame) == {"vf0": [frame]}
 
 
 def test_without_its_journal_the_rules_are_ours_by_their_ids(tmp_path):
@@ -248,7 +194,7 @@ def test_a_destroyed_nic_says_so_to_who_has_it_open(tmp_path):
 
 def test_a_nic_whose_making_was_cut_off_is_shown_and_can_be_removed(tmp_path):
     with softrig.rig(tmp_path, vfs=1) as rig:
-        driver = driver_of(rig)
+        driver = rig.driver()
         driver.device.config["version"] = 0
         driver.close()
         (found,) = [one for one in build.find_all(LinuxKernel()) if one.name == rig.name]
@@ -299,7 +245,7 @@ def test_where_membarrier_is_refused_a_map_of_maps_is_waited_for(tmp_path, monke
     with softrig.rig(tmp_path, vfs=1) as rig, rig.open() as nic:
         nic.add_flows([flow(1)])
         assert len(nic.flows()) == 1
-        with contextlib.closing(driver_of(rig)) as driver:
+        with contextlib.closing(rig.driver()) as driver:
             monkeypatch.setattr(LinuxKernel, "bpf", refused_call)
             with pytest.raises(NotSupportedError) as caught:
                 await_readers(driver.device.kernel)

@@ -7,17 +7,12 @@ import errno
 import os
 import random
 import re
-import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import softrig
-from packets import MACS, arp, ip4, ip6
+from packets import MACS, arp, ip4
+from softrules import configure, counted_of_vf, exact, placed, rule
 
-from nicoffload import load_registry
-from nicoffload.driver import Placement
 from nicoffload.errors import (
     AccessDeniedError,
     ConflictError,
@@ -30,14 +25,9 @@ from nicoffload.errors import (
 )
 from nicoffload.kernel.linux import LinuxKernel
 from nicoffload.model import (
-    Count,
-    Drop,
     FlowRule,
-    LinkState,
     Match,
-    Mirror,
     RateLimit,
-    ToPf,
     ToUplink,
     ToVf,
     VfConfig,
@@ -49,8 +39,6 @@ from nicoffload_softnic.commands import COMMANDS
 softrig.skip_without_namespaces()
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("softnic")]
 
-TAG = (0x8100, 100)
-
 
 @pytest.fixture(scope="module")
 def softnic(tmp_path_factory):
@@ -58,139 +46,18 @@ def softnic(tmp_path_factory):
         yield made
 
 
-def rule(actions, *, priority=None, **match):
-    actions = actions if isinstance(actions, tuple) else (actions,)
-    return FlowRule(match=Match.of(**match), actions=actions, priority=priority)
-
-
-def exact(proto=17, **changes):
-    values = {
-        "ipv4_src": "192.0.2.1",
-        "ipv4_dst": "10.0.0.1",
-        "ip_proto": proto,
-        "tp_src": 1000,
-        "tp_dst": 2000,
-    }
-    return values | changes
-
-
-def driver_of(rig):
-    """Return the open NIC; the caller closes it."""
-    return load_registry(only=["softnic"]).open(rig.nic_name)
-
-
 @pytest.fixture
 def driver(softnic, nic):
-    opened = driver_of(softnic)
+    opened = softnic.driver()
     yield opened
     opened.close()
 
 
-def placed(rules):
-    return [Placement(rule=each, table="flows", flow_type="udp4") for each in rules]
-
-
-CASES = {
-    "five-tuple": (exact(), ip4()),
-    "tcp": (exact(6), ip4(proto=6, payload=b"y" * 40)),
-    "sctp": (exact(132), ip4(proto=132)),
-    "masked address": ({"ipv4_dst": "10.0.0.0/8"}, ip4()),
-    "tagged, tag not compared": (exact(), ip4(tags=[TAG])),
-    "ipv6": ({"ipv6_dst": "2001:db8::2", "ip_proto": 17, "tp_dst": 2000}, ip6()),
-    "ipv6 prefix": ({"ipv6_src": "2001:db8::/32"}, ip6()),
-    "mac": ({"eth_dst": "02:00:00:00:01:01"}, arp()),
-    "masked mac": ({"eth_src": "02:00:00:00:00:00/ff:ff:ff:00:00:00"}, arp()),
-    "ethernet type": ({"eth_type": 0x0806}, arp()),
-    "tos": ({"eth_type": 0x0800, "ip_tos": 0xB8}, ip4(tos=0xB8)),
-    "ttl": ({"eth_type": 0x0800, "ip_ttl": 9}, ip4(ttl=9)),
-    "address behind options": ({"ipv4_dst": "10.0.0.1"}, ip4(options=b"\1\1\1\0")),
-    "ports under a mask": (exact(tp_dst="0x7d0/0xfff0"), ip4(dport=2005)),
-    "icmp": ({"eth_type": 0x0800, "ip_proto": 1, "icmp_type": 3, "icmp_code": 0xE8}, ip4(proto=1)),
-    "later fragment by address": ({"ipv4_dst": "10.0.0.1"}, ip4(frag=0x2005)),
-    "nothing compared": ({}, arp()),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_packet_that_matches_reaches_the_vf_whole_and_is_counted_once(softnic, nic, name):
-    match, frame = CASES[name]
-    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
-    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
-    counted = nic.flow_stats([added.rule.rule_id]).row(0)
-    behind_tag = len(frame) - 14 - (4 if "tagged" in name else 0)
-    assert (counted.packets, counted.bytes) == (1, behind_tag)
-    assert counted.last_used_ns is not None
-    (installed,) = nic.flows()
-    assert installed.rule == added.rule
-
-
-MISSES = {
-    "another port": (exact(tp_dst=2001), ip4()),
-    "another protocol": (exact(6), ip4()),
-    "another address": (exact(ipv4_dst="10.0.0.2"), ip4()),
-    "ip options before ports": (exact(), ip4(options=b"\1\1\1\0")),
-    "later fragment has no ports": (exact(), ip4(frag=0x2005)),
-    "ipv6 is not ipv4": ({"ipv4_dst": "0.0.0.0/1"}, ip6()),
-    "another mac": ({"eth_dst": "02:00:00:00:01:02"}, arp()),
-    "too short for its header": ({"ipv4_dst": "10.0.0.1"}, ip4()[:30]),
-}
-
-
-@pytest.mark.parametrize("name", MISSES)
-def test_a_packet_that_does_not_match_leaves_by_the_pf(softnic, nic, name):
-    match, frame = MISSES[name]
-    (added,) = nic.add_flows([rule(ToVf(vf=1), **match)]).installed
+def test_ports_behind_options_are_not_compared(softnic, nic):
+    frame = ip4(options=b"\1\1\1\0")
+    (added,) = nic.add_flows([rule(ToVf(vf=1), **exact())]).installed
     assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
     assert nic.flow_stats([added.rule.rule_id]).row(0).packets == 0
-
-
-def test_what_no_rule_takes_goes_between_a_port_and_its_representor(softnic, nic):
-    frame = ip4()
-    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
-    assert softnic.sent_and_seen("pf", frame) == {"wire": [frame]}
-    assert softnic.sent_and_seen("vf0", frame) == {"r0": [frame]}
-    assert softnic.sent_and_seen("r0", frame) == {"vf0": [frame]}
-
-
-@pytest.mark.parametrize(
-    ("port", "in_port", "action", "out"),
-    [
-        ("vf0", "vf:0", ToUplink(), "wire"),
-        ("vf0", "vf:0", ToVf(vf=1), "vf1"),
-        ("vf0", "vf:0", ToPf(), "pf"),
-        ("pf", "pf", ToVf(vf=0), "vf0"),
-        ("wire", "uplink", ToPf(), "pf"),
-        ("wire", None, ToUplink(), "wire"),
-    ],
-)
-def test_every_port_can_be_a_source_and_a_target(softnic, nic, port, in_port, action, out):
-    frame = ip4()
-    nic.add_flows([rule(action, in_port=in_port, ipv4_dst="10.0.0.1")])
-    assert softnic.sent_and_seen(port, frame) == {out: [frame]}
-    assert [each.rule.match for each in nic.flows()] == [Match.of(in_port=in_port, ipv4_dst="10.0.0.1")]
-
-
-def test_drop_and_mirror(softnic, nic):
-    frame = ip4()
-    (dropping,) = nic.add_flows([rule((Drop(), Count()), **exact())]).installed
-    assert softnic.sent_and_seen("wire", frame) == {}
-    assert nic.flow_stats([dropping.rule.rule_id]).row(0).packets == 1
-    nic.remove_flows([dropping.rule.rule_id])
-    made = [rule((Mirror(port=3), ToVf(vf=0)), **exact()), rule((ToPf(), Mirror(port=2)), eth_type=0x0806)]
-    nic.add_flows(made)
-    assert softnic.sent_and_seen("wire", frame) == {"vf0": [frame], "vf1": [frame]}
-    assert {each.rule for each in nic.flows()} == set(made)
-
-
-def test_the_higher_priority_wins_and_of_equal_ones_the_older_class(softnic, nic):
-    frame = ip4()
-    nic.add_flows([rule(ToVf(vf=0), priority=10, ipv4_dst="10.0.0.1")])
-    nic.add_flows([rule(ToVf(vf=1), priority=20, ipv4_src="192.0.2.1")])
-    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
-    nic.add_flows([rule(Drop(), priority=20, eth_type=0x0800)])
-    assert softnic.sent_and_seen("wire", frame) == {"vf1": [frame]}
-    nic.add_flows([rule(ToPf(), priority=0xFFFF, eth_type=0x0800, ip_proto=17)])
-    assert softnic.sent_and_seen("wire", frame) == {"pf": [frame]}
 
 
 def test_counters_are_exactly_what_was_sent(softnic, nic):
@@ -217,7 +84,7 @@ def test_counters_are_exactly_what_was_sent(softnic, nic):
 def test_a_table_is_full_at_exactly_its_rows_though_all_are_in_one_bucket(tmp_path):
     with (
         softrig.rig(tmp_path, vfs=1, rows=4095, data_path="u32") as rig,
-        contextlib.closing(driver_of(rig)) as driver,
+        contextlib.closing(rig.driver()) as driver,
     ):
         filters = driver.flow_filters
         made = [rule(ToVf(vf=0), ipv4_dst=at << 8 | 7) for at in range(0x0A_0000, 0x0A_0000 + 4100)]
@@ -261,22 +128,14 @@ def test_the_33rd_class_is_refused_and_an_empty_one_makes_room(driver):
     filters.destroy_many([*outcomes[1:], taken])
 
 
-def configure(nic, **settings):
-    nic.configure_vfs([VfConfig(vf=0, **settings)])
-
-
-def dropped(nic, which):
-    return next(getattr(each, which) for each in nic.stats() if each.name == "vf:0")
-
-
 def test_spoof_check_drops_a_foreign_source(softnic, nic):
     configure(nic, mac=MACS["src"], spoof_check=True)
     assert softnic.sent_and_seen("vf0", ip4()) == {"r0": [ip4()]}
-    before = dropped(nic, "tx_dropped")
+    before = counted_of_vf(nic, "tx_dropped")
     for bit in range(48):
         foreign = MACS["src"] ^ 1 << bit
         assert softnic.sent_and_seen("vf0", ip4()[:6] + foreign.to_bytes(6, "big") + ip4()[12:]) == {}
-    assert dropped(nic, "tx_dropped") == before + 48
+    assert counted_of_vf(nic, "tx_dropped") == before + 48
     configure(nic, spoof_check=False)
     forged = ip4()[:6] + b"\2\0\0\0\0\x99" + ip4()[12:]
     assert softnic.sent_and_seen("vf0", forged) == {"r0": [forged]}
@@ -289,10 +148,10 @@ def test_the_address_filter_lets_through_its_own_and_groups_unless_trusted(softn
     mine, group = arp(dst=mac), arp(dst=0xFFFF_FFFF_FFFF)
     assert softnic.sent_and_seen("wire", mine) == {"vf0": [mine]}
     assert softnic.sent_and_seen("wire", group) == {"vf0": [group]}
-    before = dropped(nic, "rx_dropped")
+    before = counted_of_vf(nic, "rx_dropped")
     foreign = [arp(dst=mac ^ 1 << bit) for bit in range(48) if bit != 40]  # bit 40 is that of groups
     assert [softnic.sent_and_seen("wire", frame) for frame in foreign] == [{}] * 47
-    assert dropped(nic, "rx_dropped") == before + 47
+    assert counted_of_vf(nic, "rx_dropped") == before + 47
     configure(nic, trust=True)
     assert softnic.sent_and_seen("wire", foreign[0]) == {"vf0": [foreign[0]]}
 
@@ -301,7 +160,7 @@ def test_a_reset_keeps_rules_and_guards(tmp_path):
     with (
         softrig.rig(tmp_path, data_path="u32") as rig,
         rig.open() as nic,
-        contextlib.closing(driver_of(rig)) as driver,
+        contextlib.closing(rig.driver()) as driver,
     ):
         frame, mine = ip4(), arp(dst=MACS["src"])
         to_it = rule(ToVf(vf=1), eth_dst=MACS["src"])
@@ -356,60 +215,9 @@ def test_a_limit_holds_for_what_a_vf_sends_whichever_way_it_leaves(tmp_path):
         assert rig.sent_and_seen("vf1", frame) == {"r1": [frame]}
 
 
-def test_a_link_that_is_disabled_carries_nothing(softnic, nic):
-    nic.add_flows([rule(ToVf(vf=0), ipv4_dst="10.0.0.1")])
-    configure(nic, link_state=LinkState.DISABLE)
-    assert "NO-CARRIER" in softrig.run(f"ip -n {softnic.vms[0]} link show dev {softnic.name}vf0")
-    assert softnic.sent_and_seen("wire", ip4()) == {}
-    configure(nic, link_state=LinkState.AUTO)
-    assert softnic.sent_and_seen("wire", ip4()) == {"vf0": [ip4()]}
-
-
-@pytest.mark.parametrize("after", [0, 3, 20])
-def test_killed_at_any_time_packets_flow_and_the_next_open_has_all(tmp_path, after):
-    with softrig.rig(tmp_path / "state", vfs=1, rows=2000, data_path="u32") as rig:
-        with rig.open() as nic:
-            nic.add_flows([rule(ToVf(vf=0), ipv4_src="192.0.2.250", ip_proto=17)])
-        code = f"""
-            from nicoffload import open_nic
-            from nicoffload.model import FlowRule, Match, ToVf
-            nic = open_nic({rig.nic_name!r}, state_dir={str(rig.state_dir)!r})
-            print("ready", flush=True)
-            for number in range(100000):
-                rules = [
-                    FlowRule(
-                        match=Match.of(ipv4_dst=0x14000000 + number * 16 + at, tp_dst=at, ip_proto=6),
-                        actions=(ToVf(vf=0),),
-                        priority=at % 3,
-                    )
-                    for at in range(16)
-                ]
-                added = nic.add_flows(rules).installed
-                print("added", flush=True)
-                if number % 2:
-                    nic.remove_flows([each.rule.rule_id for each in added])
-        """
-        command = [sys.executable, "-c", textwrap.dedent(code)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            for _ in range(1 + after):
-                assert child.stdout.readline()
-            child.send_signal(signal.SIGKILL)
-        frame = ip4(src="192.0.2.250")
-        assert rig.sent_and_seen("wire", frame) == {"vf0": [frame]}
-        with rig.open() as nic:
-            assert nic.recovery.problems == nic.recovery.missing == nic.recovery.unaccounted == ()
-            flows = nic.flows()
-            assert len(flows) % 16 == 1
-            assert all(each.ours for each in flows)
-            nic.remove_flows([each.rule.rule_id for each in flows])
-            assert nic.flows() == ()
-        assert rig.sent_and_seen("wire", frame) == {"pf": [frame]}
-        assert "link" not in softrig.run(f"ip netns exec nicsoft-{rig.name} tc filter show dev up ingress")
-
-
 def test_two_processes_see_each_others_rules(softnic, nic):
-    here = driver_of(softnic)
-    there = driver_of(softnic)
+    here = softnic.driver()
+    there = softnic.driver()
     assert here.flow_filters.tables()[0].in_use == 0
     (ref,) = there.flow_filters.create_many(placed([rule(ToVf(vf=0), **exact())]))
     assert here.flow_filters.tables()[0].in_use == 1

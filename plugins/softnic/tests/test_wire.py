@@ -7,7 +7,6 @@ import contextlib
 import pytest
 import softrig
 
-from nicoffload import load_registry
 from nicoffload.model import LinkState, VfConfig
 from nicoffload_softnic import names
 
@@ -40,7 +39,7 @@ def keep_up(upkeep, wanted):
 
 
 def test_auto_follows_the_wire_while_somebody_keeps_the_nic_up(rig):
-    with contextlib.closing(load_registry(only=["softnic"]).open(rig.nic_name)) as driver:
+    with contextlib.closing(rig.driver()) as driver:
         driver.virtual_functions.configure_many([VfConfig(vf=1, link_state=LinkState.ENABLE)])
         assert driver.upkeep.wait(0)  # nobody listened before
         assert driver.upkeep.mend() == []
